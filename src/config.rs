@@ -1,0 +1,56 @@
+//! The broker's settings, and what they must be to one another.
+
+use std::time::Duration;
+
+use crate::actors::{FeedBounds, IntakeBounds, WorkerSettings};
+use crate::error::InvalidValue;
+
+/// What a broker is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) intake: IntakeBounds,
+    pub(crate) ring_events: usize,
+    pub(crate) ring_bytes: usize,
+    pub(crate) worker: WorkerSettings,
+}
+
+const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            intake: IntakeBounds { events: 65_536, bytes: 64 << 20 },
+            ring_events: 16_384,
+            ring_bytes: 32 << 20,
+            worker: WorkerSettings {
+                feed: FeedBounds { events: 1024, bytes: 1 << 20 },
+                heartbeat: Duration::from_secs(15),
+                stall_timeout: Duration::from_secs(30),
+                drain: Duration::from_secs(10),
+            },
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(&self) -> Result<(), InvalidValue> {
+        if !(MIN_HEARTBEAT..=MAX_HEARTBEAT).contains(&self.worker.heartbeat) {
+            return Err(InvalidValue::new("heartbeat", "must be from 100 ms to 1 h"));
+        }
+        if self.worker.stall_timeout < self.worker.heartbeat {
+            return Err(InvalidValue::new("stall_timeout", "must not be less than the heartbeat"));
+        }
+        let bounds = [
+            ("intake", self.intake.events.min(self.intake.bytes)),
+            ("ring", self.ring_events.min(self.ring_bytes)),
+            ("feed", self.worker.feed.events.min(self.worker.feed.bytes)),
+        ];
+        for (field, least) in bounds {
+            if least == 0 {
+                return Err(InvalidValue::new(field, "must have room for at least one event"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! Where a client is: a position in the log, and the opaque token that says so on the wire.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+
+/// A position in the log: strictly increasing in commit order over all channels, never reused; 0 is before the
+/// first event.
+pub type Seq = u64;
+
+/// One past the largest [`Seq`]: JSON numbers are exact below it.
+const SEQ_END: Seq = 1 << 53;
+const NAME_LENGTH: usize = 6;
+
+/// The name of a log, or of one run of its writer: random, so that two timelines never share one by counting.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// A new random name.
+    #[must_use]
+    pub fn mint() -> Self {
+        let name: String = rand::rng().sample_iter(Alphanumeric).take(NAME_LENGTH).map(char::from).collect();
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A client's position as a token, opaque to clients: at most 128 bytes of `[A-Za-z0-9._~-]`.
+///
+/// The log is one total order, so one number stands for the whole vector of a client's positions: it has seen every
+/// event of its channels up to there. The name of the log and of the writer's term say which order is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    log: Name,
+    term: Name,
+    seq: Seq,
+}
+
+impl Cursor {
+    /// The longest token, in bytes: past it a browser on another origin would have to ask first.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Reads a token; nothing if it is none.
+    #[must_use]
+    pub fn parse(token: &str) -> Option<Self> {
+        if token.len() > Self::MAX_BYTES {
+            return None;
+        }
+        let mut parts = token.split('.');
+        let (log, term, seq) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_number = !seq.is_empty() && seq.bytes().all(|b| b.is_ascii_digit());
+        if parts.next().is_some() || !is_name(log) || !is_name(term) || !is_number {
+            return None;
+        }
+        let seq = seq.parse().ok().filter(|&seq| seq < SEQ_END)?;
+        Some(Self { log: Name(log.into()), term: Name(term.into()), seq })
+    }
+
+    /// The position in the log that it stands for.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.log.0, self.term.0, self.seq)
+    }
+}
+
+impl serde::Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The order that is being written: gives positions their tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeline {
+    log: Name,
+    term: Name,
+}
+
+impl Timeline {
+    /// The token for a position.
+    #[must_use]
+    pub fn cursor(&self, seq: Seq) -> Cursor {
+        Cursor { log: self.log.clone(), term: self.term.clone(), seq }
+    }
+}
+
+/// What a cursor that cannot be resumed suffers from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// It is of another log.
+    OtherLog,
+    /// It is of a stretch of this log that was lost: a backup was put back, or a tail did not survive.
+    LostTerm,
+    /// It is beyond the newest event.
+    Ahead,
+    /// It is no cursor.
+    Malformed,
+}
+
+/// The terms of a log in order: each start of the writer takes a new random term from its first position on.
+///
+/// A lost tail is told by it: the term that follows begins where the tail was cut, so positions beyond that in the
+/// older term are no longer of this log, although their numbers may have been taken again.
+#[derive(Debug, Clone)]
+pub struct Lineage {
+    log: Name,
+    terms: Vec<(Name, Seq)>,
+    current: Name,
+}
+
+impl Lineage {
+    /// The lineage of a log whose writer has just begun `current` with `first` as the next position; `earlier` are
+    /// the terms before it, oldest first.
+    #[must_use]
+    pub fn new(log: Name, mut earlier: Vec<(Name, Seq)>, current: Name, first: Seq) -> Self {
+        earlier.push((current.clone(), first));
+        Self { log, terms: earlier, current }
+    }
+
+    /// The order that is being written.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        Timeline { log: self.log.clone(), term: self.current.clone() }
+    }
+
+    /// Whether a cursor is a position of this log whose newest event is `head`.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not. [`ResetReason::Ahead`] may pass by waiting.
+    pub fn locate(&self, cursor: &Cursor, head: Seq) -> Result<Seq, ResetReason> {
+        if cursor.log != self.log {
+            return Err(ResetReason::OtherLog);
+        }
+        let Some(place) = self.terms.iter().position(|(term, _)| *term == cursor.term) else {
+            return Err(ResetReason::LostTerm);
+        };
+        match self.terms.get(place + 1) {
+            Some(&(_, next)) if cursor.seq >= next => Err(ResetReason::LostTerm),
+            _ if cursor.seq > head => Err(ResetReason::Ahead),
+            _ => Ok(cursor.seq),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lineage() -> (Lineage, Name, Name) {
+        let (old, new) = (Name::mint(), Name::mint());
+        (Lineage::new(Name::mint(), vec![(old.clone(), 1)], new.clone(), 11), old, new)
+    }
+
+    #[test]
+    fn a_cursor_reads_back_and_is_short() {
+        let (lineage, ..) = lineage();
+        let cursor = lineage.timeline().cursor(SEQ_END - 1);
+        let token = cursor.to_string();
+        assert_eq!(Cursor::parse(&token), Some(cursor));
+        assert!(token.len() <= 32, "{token}");
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_told() {
+        for bad in [
+            "",
+            "a.b",
+            "a.b.",
+            "a.b.c",
+            "a.b.-1",
+            "a.b.+1",
+            "a.b.1.2",
+            "..1",
+            "a b.c.1",
+            "a.b.9007199254740992",
+            "a.b.1\n",
+        ] {
+            assert_eq!(Cursor::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Cursor::parse(&format!("a.b.{}1", "0".repeat(200))), None);
+    }
+
+    #[test]
+    fn a_position_is_of_the_log_or_it_is_told_why_not() {
+        let (lineage, old, new) = lineage();
+        let cursor = |term: &Name, seq| Cursor { log: lineage.log.clone(), term: term.clone(), seq };
+        assert_eq!(lineage.locate(&cursor(&old, 10), 20), Ok(10));
+        assert_eq!(lineage.locate(&cursor(&old, 11), 20), Err(ResetReason::LostTerm));
+        assert_eq!(lineage.locate(&cursor(&new, 20), 20), Ok(20));
+        assert_eq!(lineage.locate(&cursor(&new, 21), 20), Err(ResetReason::Ahead));
+        assert_eq!(lineage.locate(&cursor(&Name::mint(), 1), 20), Err(ResetReason::LostTerm));
+        let stranger = Cursor { log: Name::mint(), term: new, seq: 1 };
+        assert_eq!(lineage.locate(&stranger, 20), Err(ResetReason::OtherLog));
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_panics(token in any::<String>()) {
+            if let Some(cursor) = Cursor::parse(&token) {
+                prop_assert!(cursor.seq() < SEQ_END);
+            }
+        }
+    }
+}

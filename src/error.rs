@@ -1,0 +1,142 @@
+//! What can go wrong, one closed enum for each thing a caller may want to branch on.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// A value that breaks one of the rules of its type, refused where it is built.
+///
+/// Names the field and the rule, and never repeats the refused value: it may be long, or a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidValue {
+    field: &'static str,
+    rule: Cow<'static, str>,
+    oversized: bool,
+}
+
+impl InvalidValue {
+    pub(crate) fn new(field: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
+        Self { field, rule: rule.into(), oversized: false }
+    }
+
+    pub(crate) fn oversized(field: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
+        Self { field, rule: rule.into(), oversized: true }
+    }
+
+    /// The field at fault, by its name in the wire format.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// The rule that was broken.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// Whether the value is only too large: HTTP answers 413 instead of 400.
+    #[must_use]
+    pub fn is_oversized(&self) -> bool {
+        self.oversized
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.rule)
+    }
+}
+
+impl std::error::Error for InvalidValue {}
+
+impl From<std::convert::Infallible> for InvalidValue {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Why [`Builder::start`](crate::Builder::start) did not start a broker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No actix system runs on this thread; start the broker inside `#[actix_web::main]`.
+    #[error("no actix system runs on this thread: start the broker inside #[actix_web::main]")]
+    NoSystem,
+    /// A setting is out of range, or contradicts another.
+    #[error("bad setting: {0}")]
+    Setting(#[from] InvalidValue),
+    /// The log could not be started.
+    #[error("the log could not be started")]
+    Log(#[from] LogError),
+}
+
+/// Why a broadcast was not accepted. Nothing of it was sent, and nothing was stored.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// As many events or bytes wait for their commit as the broker takes on. Try again later.
+    #[error("too many events wait for their commit")]
+    Overloaded,
+    /// The broker is draining and takes no more events.
+    #[error("the broker is draining")]
+    Draining,
+    /// The log did not commit. Whether it holds the events is known only to the log:
+    /// publish again with the same [`EventId`](crate::EventId), and it is stored once.
+    #[error("the log did not commit")]
+    Log(#[from] LogError),
+}
+
+/// A failure of a log, opaque: its source is for the operator's eyes, not for the publisher's.
+#[derive(Debug, Clone)]
+pub struct LogError(Arc<dyn std::error::Error + Send + Sync>);
+
+impl LogError {
+    /// Wraps what the log's library reported.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::from(source.into()))
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("log failure")
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Why the server ends a stream. Sent to the client in `$closing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// This server goes away soon; come back after the announced time.
+    Draining,
+    /// The client did not read for longer than it may.
+    Slow,
+    /// There is no broker or no log to serve the stream.
+    Unavailable,
+    /// The grant that the stream was opened with has expired; come back with a new one.
+    ExpiredToken,
+    /// The session was ended; do not come back with it.
+    Revoked,
+}
+
+impl CloseReason {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Slow => "slow",
+            Self::Unavailable => "unavailable",
+            Self::ExpiredToken => "expired_token",
+            Self::Revoked => "revoked",
+        }
+    }
+}

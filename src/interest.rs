@@ -1,0 +1,131 @@
+//! What a client wants to hear.
+
+use std::sync::Arc;
+
+use crate::channel::{Channel, Reach, Selector};
+use crate::error::InvalidValue;
+use crate::event::{Attributes, check_attribute};
+use crate::identity::SessionId;
+use crate::record::Record;
+
+/// The channels that a client follows and the filter it puts on them: two clients with the same hear the same,
+/// their sessions' own messages aside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Subscription {
+    selectors: Arc<[Selector]>,
+    filter: Filter,
+}
+
+impl Subscription {
+    /// Follows whatever one of `selectors` selects and `filter` lets through.
+    pub fn new(selectors: impl IntoIterator<Item = Selector>, filter: Filter) -> Self {
+        let mut selectors: Vec<_> = selectors.into_iter().collect();
+        selectors.sort_unstable();
+        selectors.dedup();
+        Self { selectors: selectors.into(), filter }
+    }
+
+    /// The selectors, each once.
+    #[must_use]
+    pub fn selectors(&self) -> &[Selector] {
+        &self.selectors
+    }
+
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+}
+
+/// Attributes that an event must have, all of them, with these values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Filter(Arc<[(String, String)]>);
+
+impl Filter {
+    /// Builds a filter from `key:value` terms.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] for a term without a colon, one that breaks a rule of attributes, and the seventeenth.
+    pub fn parse<'a>(terms: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidValue> {
+        let mut parsed = Vec::new();
+        for term in terms {
+            let (key, value) =
+                term.split_once(':').ok_or_else(|| InvalidValue::new("filter", "must be key:value"))?;
+            check_attribute("filter", key, value)?;
+            parsed.push((key.to_owned(), value.to_owned()));
+        }
+        parsed.sort_unstable();
+        parsed.dedup();
+        if parsed.len() > Attributes::MAX {
+            return Err(InvalidValue::new("filter", format!("must be at most {}", Attributes::MAX)));
+        }
+        Ok(Self(parsed.into()))
+    }
+
+    /// Whether an event with these attributes passes.
+    #[must_use]
+    pub fn admits(&self, attributes: &Attributes) -> bool {
+        self.0.iter().all(|(key, value)| attributes.get(key) == Some(value))
+    }
+}
+
+/// All that reaches one client: what it subscribed to, its session's inbox, and what is for everyone.
+#[derive(Debug, Clone)]
+pub struct Interest {
+    /// Whose inbox it hears.
+    pub session: SessionId,
+    /// What it asked for.
+    pub subscription: Subscription,
+}
+
+impl Interest {
+    /// Whether an event is for this client. The filter narrows the channels that it asked for and nothing else.
+    #[must_use]
+    pub fn covers(&self, record: &Record) -> bool {
+        record.draft.channels.iter().any(|channel| match channel.reach() {
+            Reach::Everyone => true,
+            Reach::Session(session) => session == self.session,
+            Reach::Followers => {
+                self.selects(channel) && self.subscription.filter.admits(&record.draft.attributes)
+            }
+        })
+    }
+
+    /// Whether a channel is one that this client hears.
+    #[must_use]
+    pub fn selects(&self, channel: &Channel) -> bool {
+        match channel.reach() {
+            Reach::Everyone => true,
+            Reach::Session(session) => session == self.session,
+            Reach::Followers => self.subscription.selectors.iter().any(|selector| selector.matches(channel)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_made_of_key_value_terms() {
+        assert!(Filter::parse(["kind:system", "kind:a:b", "x:"]).is_ok());
+        for bad in ["kind", ":v", "k\n:v"] {
+            assert!(Filter::parse([bad]).is_err(), "{bad:?}");
+        }
+        let many: Vec<_> = (0..17).map(|n| format!("k{n}:v")).collect();
+        assert!(Filter::parse(many.iter().map(String::as_str)).is_err());
+    }
+
+    #[test]
+    fn all_terms_of_a_filter_must_hold() {
+        let mut attributes = Attributes::default();
+        attributes.insert("a".into(), "1".into()).expect("valid");
+        attributes.insert("b".into(), "2".into()).expect("valid");
+        assert!(Filter::parse(["a:1", "b:2"]).expect("valid").admits(&attributes));
+        assert!(!Filter::parse(["a:1", "b:3"]).expect("valid").admits(&attributes));
+        assert!(!Filter::parse(["a:1", "a:2"]).expect("valid").admits(&attributes));
+        assert!(Filter::default().admits(&attributes));
+    }
+}

@@ -1,0 +1,45 @@
+//! Events in, bytes out. Pure: nothing here knows of clients, actors or HTTP.
+
+mod envelope;
+pub(crate) mod sse;
+
+use bytes::Bytes;
+
+use crate::cursor::Timeline;
+use crate::record::Record;
+
+/// A form that events are written in. All clients of one encoding share the bytes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Encoding {
+    /// Server-Sent Events whose data is the payload as published.
+    SseRaw,
+    /// Server-Sent Events whose data is a JSON object with the event's particulars and its payload.
+    SseEnvelope,
+}
+
+impl Encoding {
+    pub(crate) const ALL: [Self; 2] = [Self::SseRaw, Self::SseEnvelope];
+
+    fn encode(self, record: &Record, timeline: &Timeline) -> Bytes {
+        match self {
+            Self::SseRaw => sse::event(record, timeline, record.draft.payload.as_str()),
+            Self::SseEnvelope => sse::event(record, timeline, &envelope::json(record)),
+        }
+    }
+}
+
+/// The bytes of one event, in each encoding that somebody has asked for so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Frames([Option<Bytes>; Encoding::ALL.len()]);
+
+impl Frames {
+    /// The event in `encoding`, written now if it was not before.
+    pub(crate) fn encode(&mut self, encoding: Encoding, record: &Record, timeline: &Timeline) -> &Bytes {
+        self.0[encoding as usize].get_or_insert_with(|| encoding.encode(record, timeline))
+    }
+
+    /// The event in `encoding`, if it was written.
+    pub(crate) fn get(&self, encoding: Encoding) -> Option<&Bytes> {
+        self.0[encoding as usize].as_ref()
+    }
+}
