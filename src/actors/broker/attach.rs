@@ -1,0 +1,194 @@
+//! How a client comes to its place: registered, and handed what it missed, in one step; or sent to the log first.
+
+use actix::prelude::*;
+
+use super::Broker;
+use crate::actors::registry::{Route, WorkerKey};
+use crate::actors::session::{Answer, LogReader, Origin, Reset};
+use crate::actors::worker::{Admit, Retire, Worker};
+use crate::cursor::{Cursor, ResetReason, Seq};
+use crate::error::CloseReason;
+use crate::identity::ClientId;
+use crate::interest::Interest;
+use crate::wire::Encoding;
+
+/// Where a client that has no position yet wants to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Begin {
+    /// With what comes.
+    #[default]
+    Now,
+    /// With the earliest event kept.
+    Earliest,
+    /// With the last so many events.
+    Last(u64),
+}
+
+/// Where a client wants to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Without a cursor.
+    At(Begin),
+    /// After a cursor; if that cannot be resumed, as `otherwise` says. No cursor at all stands for a malformed one.
+    After { cursor: Option<Cursor>, otherwise: Begin },
+}
+
+/// Where a session is in its life when it asks.
+#[derive(Debug, Clone)]
+pub(crate) enum At {
+    /// It has just come.
+    Start(Start),
+    /// It has waited for the head to reach its cursor.
+    Again { start: Start, is_last: bool },
+    /// It has everything up to here.
+    Position(Seq),
+}
+
+/// Command: make this client live. Answered to its worker, since the answer must stand in line with what is delivered.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Attach {
+    pub(crate) client: ClientId,
+    pub(crate) worker: Addr<Worker>,
+    pub(crate) interest: Interest,
+    pub(crate) encoding: Encoding,
+    pub(crate) at: At,
+}
+
+/// Fact: a client is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Detached {
+    pub(crate) client: ClientId,
+}
+
+/// Fact: a worker is gone, and all its clients with it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct WorkerStopped {
+    pub(crate) worker: Addr<Worker>,
+}
+
+impl Broker {
+    pub(super) fn attach(&mut self, attach: Attach) {
+        let worker = self.worker_key(&attach.worker);
+        if self.is_draining {
+            return attach
+                .worker
+                .do_send(Admit { client: attach.client, answer: Answer::Refused(CloseReason::Draining) });
+        }
+        let Some(lineage) = &self.lineage else { return self.early.push(attach) };
+        let timeline = lineage.timeline();
+        let route = Route { worker, encoding: attach.encoding };
+        let Attach { client, worker, interest, encoding, at } = attach;
+        // Known from its first word on, so that it can be counted, reached and closed while it catches up.
+        self.registry.enter(client, interest.clone(), route);
+
+        let answer = match self.origin(at) {
+            Err(Ahead) => Answer::Ahead,
+            Ok((origin, reset)) => match self.covered(origin, &interest) {
+                Some(after) => Answer::Live {
+                    position: self.head,
+                    after,
+                    frames: self.ring.after(after, &interest, encoding, &timeline),
+                    timeline,
+                    reset,
+                },
+                None => Answer::Behind {
+                    origin: origin.unwrap_or(Origin::After(self.head)),
+                    head: self.head,
+                    timeline,
+                    log: LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() },
+                    reset,
+                },
+            },
+        };
+        worker.do_send(Admit { client, answer });
+    }
+
+    /// Where the reading begins, nothing for the head, and the reset that leads there.
+    fn origin(&self, at: At) -> Result<(Option<Origin>, Option<Reset>), Ahead> {
+        let (start, is_patient) = match at {
+            At::Position(position) => return Ok((Some(Origin::After(position)), None)),
+            At::Start(start) => (start, true),
+            At::Again { start, is_last } => (start, !is_last),
+        };
+        let (cursor, otherwise) = match start {
+            Start::At(begin) => return Ok((begin.origin(), None)),
+            Start::After { cursor, otherwise } => (cursor, otherwise),
+        };
+        let located = match (cursor, &self.lineage) {
+            (Some(cursor), Some(lineage)) => lineage.locate(&cursor, self.head),
+            _ => Err(ResetReason::Malformed),
+        };
+        match located {
+            Ok(position) => Ok((Some(Origin::After(position)), None)),
+            Err(ResetReason::Ahead) if is_patient => Err(Ahead),
+            Err(reason) => Ok((otherwise.origin(), Some(Reset { reason, head: self.head }))),
+        }
+    }
+
+    /// The position that the ring can go on from, if it holds everything after the origin.
+    fn covered(&self, origin: Option<Origin>, interest: &Interest) -> Option<Seq> {
+        let position = match origin {
+            None => self.head,
+            Some(Origin::After(position)) => position,
+            Some(Origin::Earliest) => 0,
+            Some(Origin::Last(last)) => self.ring.before_last(last, interest)?,
+        };
+        self.ring.covers(position).then_some(position)
+    }
+
+    fn worker_key(&mut self, worker: &Addr<Worker>) -> WorkerKey {
+        if let Some(&key) = self.worker_keys.get(worker) {
+            return key;
+        }
+        worker.do_send(self.settings.worker);
+        let key = self.workers.insert(worker.clone());
+        self.worker_keys.insert(worker.clone(), key);
+        key
+    }
+}
+
+/// The cursor is beyond the head, which may yet come.
+struct Ahead;
+
+impl Begin {
+    fn origin(self) -> Option<Origin> {
+        match self {
+            Self::Now | Self::Last(0) => None,
+            Self::Earliest => Some(Origin::Earliest),
+            Self::Last(last) => Some(Origin::Last(last)),
+        }
+    }
+}
+
+impl Handler<Attach> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, attach: Attach, _: &mut Self::Context) {
+        self.attach(attach);
+    }
+}
+
+impl Handler<Detached> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Detached { client }: Detached, _: &mut Self::Context) {
+        self.early.retain(|attach| attach.client != client);
+        self.registry.leave(client);
+    }
+}
+
+impl Handler<WorkerStopped> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, WorkerStopped { worker }: WorkerStopped, _: &mut Self::Context) {
+        if let Some(key) = self.worker_keys.remove(&worker) {
+            self.registry.drop_worker(key);
+            if let Some(gone) = self.workers.try_remove(key) {
+                gone.do_send(Retire);
+            }
+        }
+    }
+}

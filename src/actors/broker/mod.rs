@@ -1,0 +1,163 @@
+//! The broker: owns who is connected and who follows what, takes events in, and sends each to the workers that have
+//! somebody for it.
+//!
+//! Its handlers are in the files of what they are about: [`publish`], [`attach`], [`query`].
+
+mod attach;
+mod builder;
+mod publish;
+mod query;
+mod reply;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use slab::Slab;
+
+pub(crate) use self::attach::{At, Attach, Begin, Detached, Start, WorkerStopped};
+pub use self::builder::Builder;
+pub(crate) use self::publish::Publish;
+pub use self::publish::{Batch, Broadcast, Receipt};
+pub use self::query::{BrokerStats, CloseSession, Drain, Members, Presence, Sessions, Stats};
+pub use self::reply::Deferred;
+use super::heartbeat::{Heartbeat, Ping};
+use super::intake::Intake;
+use super::log::{CommitFailed, Committed, Follower, LogHandle, Opened};
+use super::registry::{Registry, WorkerKey};
+use super::ring::Ring;
+use super::worker::{CloseAll, PingSlot, Retire, Worker};
+use crate::config::Settings;
+use crate::cursor::{Lineage, Seq, Timeline};
+use crate::error::{CloseReason, LogError};
+use crate::wire::sse;
+
+/// The broker actor. Its address is all that a service needs: events go in by [`Broadcast`], streams come out by the
+/// scope that is mounted with it.
+///
+/// It runs on an arbiter of its own and stops with its last address: its streams end, and its actors stop.
+pub struct Broker {
+    settings: Settings,
+    log: LogHandle,
+    /// Held so that it beats as long as the broker is there.
+    _heartbeat: Addr<Heartbeat>,
+    registry: Registry,
+    workers: Slab<Addr<Worker>>,
+    worker_keys: HashMap<Addr<Worker>, WorkerKey>,
+    intake: Intake<reply::Reply>,
+    ring: Ring,
+    lineage: Option<Lineage>,
+    timeline: Option<Timeline>,
+    head: Seq,
+    /// Clients that asked before the log was open.
+    early: Vec<Attach>,
+    is_draining: bool,
+    started: Instant,
+    /// Every event that was ever sent on, for numbering parcels.
+    delivered: u64,
+    committed: u64,
+    refused: u64,
+    complained: Option<Instant>,
+}
+
+impl Broker {
+    /// A broker with the default settings, to be changed and started.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn create(
+        settings: Settings,
+        log: Box<dyn super::log::Log>,
+        ctx: &mut Context<Self>,
+    ) -> Result<Self, LogError> {
+        let me = ctx.address();
+        let follower = Follower {
+            opened: me.clone().recipient::<Opened>().downgrade(),
+            committed: me.clone().recipient::<Committed>().downgrade(),
+            failed: me.clone().recipient::<CommitFailed>().downgrade(),
+        };
+        let log = log.start(follower)?;
+        let heartbeat = Heartbeat::new(me.downgrade(), settings.worker.heartbeat).start();
+        Ok(Self {
+            log,
+            _heartbeat: heartbeat,
+            registry: Registry::default(),
+            workers: Slab::new(),
+            worker_keys: HashMap::new(),
+            intake: Intake::new(settings.intake),
+            ring: Ring::new(settings.ring_events, settings.ring_bytes, 0),
+            lineage: None,
+            timeline: None,
+            head: 0,
+            early: Vec::new(),
+            is_draining: false,
+            started: Instant::now(),
+            delivered: 0,
+            committed: 0,
+            refused: 0,
+            complained: None,
+            settings,
+        })
+    }
+
+    /// Says once a second at most that events are being refused, with their count so far.
+    fn complain_of_load(&mut self) {
+        let now = Instant::now();
+        let is_due = self.complained.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
+        if is_due {
+            self.complained = Some(now);
+            tracing::warn!(refused = self.refused, "too many events wait for their commit; refusing more");
+        }
+    }
+
+    fn close_all(&self, reason: CloseReason) {
+        for (_, worker) in &self.workers {
+            worker.do_send(CloseAll { reason });
+        }
+    }
+}
+
+impl Actor for Broker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        tracing::debug!("broker started");
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        for (_, worker) in &self.workers {
+            worker.do_send(Retire);
+        }
+        tracing::debug!("broker stopped");
+        // The arbiter was made for this actor; the log and the heartbeat that live there go with it.
+        Arbiter::current().stop();
+    }
+}
+
+impl Handler<Opened> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Opened { lineage, head }: Opened, _: &mut Self::Context) {
+        self.ring = Ring::new(self.settings.ring_events, self.settings.ring_bytes, head);
+        self.head = head;
+        self.timeline = Some(lineage.timeline());
+        self.lineage = Some(lineage);
+        for attach in std::mem::take(&mut self.early) {
+            self.attach(attach);
+        }
+    }
+}
+
+impl Handler<Ping> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Ping { slot, slots }: Ping, _: &mut Self::Context) {
+        let Some(timeline) = &self.timeline else { return };
+        let block = sse::ping(&timeline.cursor(self.head));
+        for (_, worker) in &self.workers {
+            worker.do_send(PingSlot { slot, slots, block: block.clone(), head: self.head });
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! From a broadcast to its commit, and from the commit to the workers and the receipts.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::Broker;
+use super::reply::{Deferred, Reply};
+use crate::actors::intake::{Group, Slot};
+use crate::actors::log::{COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Settlement};
+use crate::actors::registry::Route;
+use crate::actors::worker::{Deliver, Parcel};
+use crate::channel::Channel;
+use crate::cursor::{Cursor, Seq};
+use crate::error::{InvalidValue, PublishError};
+use crate::event::{Event, EventId};
+use crate::identity::{Publisher, SessionId};
+use crate::record::{Draft, Record};
+use crate::wire::Frames;
+
+/// Command: publish an event.
+///
+/// `do_send` is fire and forget: what the broker cannot take is counted, logged and dropped. `send().await` answers
+/// with a [`Receipt`] once the event is committed. Keep the future until it answers: to drop it before may take the
+/// message back.
+///
+/// ```
+/// use fanfare::{Broadcast, Broker, Event};
+///
+/// # actix_web::rt::System::new().block_on(async {
+/// let broker = Broker::builder().start()?;
+/// let event = Event::json("created", &serde_json::json!({"order": 7}))?;
+/// broker.do_send(Broadcast::channel("orders/7", event.clone())?);
+/// let receipt = broker.send(Broadcast::everyone(event)).await??;
+/// assert_eq!(receipt.seq, Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Receipt, PublishError>")]
+pub struct Broadcast {
+    channels: Arc<[Channel]>,
+    event: Event,
+    publisher: Publisher,
+}
+
+impl Broadcast {
+    /// To those who follow `channel`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if `channel` is no channel's name.
+    pub fn channel<C>(channel: C, event: Event) -> Result<Self, InvalidValue>
+    where
+        C: TryInto<Channel>,
+        InvalidValue: From<C::Error>,
+    {
+        Ok(Self::to(Arc::new([channel.try_into()?]), event))
+    }
+
+    /// To those who follow any of `channels`; once to each client, however many it follows.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if one is no channel's name, or there is none.
+    pub fn channels<C>(channels: impl IntoIterator<Item = C>, event: Event) -> Result<Self, InvalidValue>
+    where
+        C: TryInto<Channel>,
+        InvalidValue: From<C::Error>,
+    {
+        let channels = channels.into_iter().map(|channel| Ok(channel.try_into()?));
+        let channels = channels.collect::<Result<Vec<Channel>, InvalidValue>>()?;
+        if channels.is_empty() {
+            return Err(InvalidValue::new("channels", "must not be empty"));
+        }
+        Ok(Self::to(each_once(channels), event))
+    }
+
+    /// To every client of these sessions. With no session at all it reaches nobody.
+    #[must_use]
+    pub fn sessions(sessions: impl IntoIterator<Item = SessionId>, event: Event) -> Self {
+        Self::to(each_once(sessions.into_iter().map(Channel::inbox).collect()), event)
+    }
+
+    /// To every client.
+    #[must_use]
+    pub fn everyone(event: Event) -> Self {
+        Self::to(Arc::new([Channel::everyone()]), event)
+    }
+
+    /// Says who publishes: an event's id is unique per publisher. Without it, it is the hub.
+    #[must_use]
+    pub fn publisher(mut self, publisher: Publisher) -> Self {
+        self.publisher = publisher;
+        self
+    }
+
+    fn to(channels: Arc<[Channel]>, event: Event) -> Self {
+        Self { channels, event, publisher: Publisher::HUB }
+    }
+}
+
+/// Keeps the first of each; the order is the publisher's, since the first channel is the one that `prev` is about.
+fn each_once(channels: Vec<Channel>) -> Arc<[Channel]> {
+    let mut seen = std::collections::HashSet::with_capacity(channels.len());
+    channels.into_iter().filter(|channel| seen.insert(channel.clone())).collect()
+}
+
+/// Command: publish several events in one commit, all or none, next to each other in the log.
+///
+/// At most [`Batch::MAX_EVENTS`], and at least one. `do_send` and `send` differ as for [`Broadcast`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Vec<Receipt>, PublishError>")]
+pub struct Batch(Vec<Broadcast>);
+
+impl Batch {
+    /// The most events of a batch.
+    pub const MAX_EVENTS: usize = COMMIT_EVENTS;
+
+    /// Builds a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] if it is empty or has more than [`Batch::MAX_EVENTS`].
+    pub fn new(events: Vec<Broadcast>) -> Result<Self, InvalidValue> {
+        if events.is_empty() {
+            return Err(InvalidValue::new("batch", "must not be empty"));
+        }
+        if events.len() > Self::MAX_EVENTS {
+            let rule = format!("must be at most {} events", Self::MAX_EVENTS);
+            return Err(InvalidValue::oversized("batch", rule));
+        }
+        Ok(Self(events))
+    }
+}
+
+/// Command: as [`Batch`], answered through a channel, for those who may be gone before the answer and must not take
+/// the events back by that.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish {
+    pub(crate) batch: Batch,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, PublishError>>,
+}
+
+/// The answer to a publish: the event is committed, and on its way to this node's clients.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// The event's identity, the publisher's or minted.
+    #[serde(serialize_with = "display")]
+    pub id: EventId,
+    /// Its position in the log; an ephemeral event has none.
+    pub seq: Option<Seq>,
+    /// The position as a token that a client may start from.
+    pub cursor: Option<Cursor>,
+    /// Whether it was published before, within the window: then this is the first receipt again, and nothing was sent.
+    pub duplicate: bool,
+}
+
+fn display<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+impl Broker {
+    /// The way in of every event.
+    fn accept(&mut self, events: Vec<Broadcast>, reply: Reply) {
+        let count = events.len() as u64;
+        if self.is_draining {
+            return reply.give(Err(PublishError::Draining));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut group = Group::new(reply);
+        for Broadcast { channels, event, publisher } in events {
+            let ephemeral = event.ephemeral;
+            group.push(Draft::new(event, channels, publisher, now), ephemeral);
+        }
+        if group.is_ephemeral() {
+            self.deliver_groups(vec![group], &[], Vec::new());
+            return;
+        }
+        match self.intake.offer(group) {
+            Ok(()) => self.commit_next(),
+            Err(group) => {
+                self.refused += count;
+                self.complain_of_load();
+                group.reply.give(Err(PublishError::Overloaded));
+            }
+        }
+    }
+
+    fn commit_next(&mut self) {
+        if let Some((ticket, drafts)) = self.intake.next_commit() {
+            self.log.commit.do_send(Commit { ticket, drafts });
+        }
+    }
+
+    /// Sends groups whose stored events are `records` to the workers, every event in its place, and then the receipts:
+    /// who has one finds the broker's head at its event or beyond.
+    fn deliver_groups(&mut self, groups: Vec<Group<Reply>>, outcomes: &[Outcome], records: Vec<Arc<Record>>) {
+        let mut outcomes = outcomes.iter();
+        let mut records = records.into_iter();
+        let mut out = Outbox::default();
+        let mut replies = Vec::with_capacity(groups.len());
+        for group in groups {
+            let mut receipts = Vec::with_capacity(group.slots.len());
+            for slot in group.slots {
+                match slot {
+                    Slot::Ephemeral(record) => {
+                        receipts.push(Receipt {
+                            id: record.draft.id.clone(),
+                            seq: None,
+                            cursor: None,
+                            duplicate: false,
+                        });
+                        self.route(record, &mut out);
+                    }
+                    Slot::Stored(id) => {
+                        let (seq, duplicate) = match outcomes.next() {
+                            Some(&Outcome::New(seq)) => {
+                                if let Some(record) = records.next() {
+                                    self.route(record, &mut out);
+                                }
+                                (Some(seq), false)
+                            }
+                            Some(&Outcome::Duplicate(seq)) => (Some(seq), true),
+                            None => (None, false),
+                        };
+                        let cursor =
+                            self.timeline.as_ref().zip(seq).map(|(timeline, seq)| timeline.cursor(seq));
+                        receipts.push(Receipt { id, seq, cursor, duplicate });
+                    }
+                }
+            }
+            replies.push((group.reply, receipts));
+        }
+        for record in records {
+            self.route(record, &mut out);
+        }
+        self.send_out(out);
+        for (reply, receipts) in replies {
+            reply.give(Ok(receipts));
+        }
+    }
+
+    /// Puts one event into the ring and into the parcels of the workers that have somebody for it.
+    fn route(&mut self, record: Arc<Record>, out: &mut Outbox) {
+        let Some(timeline) = self.timeline.clone() else { return };
+        self.delivered += 1;
+        out.routes.clear();
+        for channel in record.draft.channels.iter() {
+            self.registry.routes_to(channel, &mut out.routes);
+        }
+        out.routes.sort_unstable();
+        out.routes.dedup();
+        let mut frames = Frames::default();
+        for route in &out.routes {
+            frames.encode(route.encoding, &record, &timeline);
+        }
+        let mut last = None;
+        for route in &out.routes {
+            if last.replace(route.worker) == Some(route.worker) {
+                continue;
+            }
+            if out.parcels.len() <= route.worker {
+                out.parcels.resize_with(route.worker + 1, Vec::new);
+            }
+            if let Some(parcels) = out.parcels.get_mut(route.worker) {
+                let parcel =
+                    Parcel { number: self.delivered, record: record.clone(), frames: frames.clone() };
+                parcels.push(parcel);
+            }
+        }
+        if let Some(seq) = record.seq() {
+            self.head = self.head.max(seq);
+            self.ring.push(seq, record, frames);
+        }
+    }
+
+    fn send_out(&self, out: Outbox) {
+        for (worker, parcels) in out.parcels.into_iter().enumerate() {
+            if !parcels.is_empty()
+                && let Some(worker) = self.workers.get(worker)
+            {
+                worker.do_send(Deliver { parcels });
+            }
+        }
+    }
+}
+
+/// What goes to each worker, in one message.
+#[derive(Default)]
+struct Outbox {
+    parcels: Vec<Vec<Parcel>>,
+    routes: Vec<Route>,
+}
+
+impl Handler<Broadcast> for Broker {
+    type Result = Deferred<Result<Receipt, PublishError>>;
+
+    fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
+        let (deferred, reply) = Reply::one();
+        self.accept(vec![broadcast], reply);
+        deferred
+    }
+}
+
+impl Handler<Batch> for Broker {
+    type Result = Deferred<Result<Vec<Receipt>, PublishError>>;
+
+    fn handle(&mut self, Batch(events): Batch, _: &mut Self::Context) -> Self::Result {
+        let (deferred, reply) = Reply::many();
+        self.accept(events, reply);
+        deferred
+    }
+}
+
+impl Handler<Publish> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Publish { batch: Batch(events), reply }: Publish, _: &mut Self::Context) {
+        self.accept(events, Reply::Channel(reply));
+    }
+}
+
+impl Handler<Committed> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Committed { records, settles }: Committed, _: &mut Self::Context) {
+        self.committed += records.len() as u64;
+        let groups = settles.as_ref().and_then(|settlement| self.intake.settle(settlement));
+        let outcomes = settles.map(|Settlement { outcomes, .. }| outcomes).unwrap_or_default();
+        self.deliver_groups(groups.unwrap_or_default(), &outcomes, records);
+        self.commit_next();
+    }
+}
+
+impl Handler<CommitFailed> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, CommitFailed { ticket, error }: CommitFailed, _: &mut Self::Context) {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(source, "a commit failed");
+        for group in self.intake.finish(ticket).unwrap_or_default() {
+            group.reply.give(Err(PublishError::Log(error.clone())));
+        }
+        self.commit_next();
+    }
+}

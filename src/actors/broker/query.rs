@@ -1,0 +1,165 @@
+//! What can be asked of the broker, and the commands that end streams.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+
+use super::Broker;
+use crate::actors::worker::CloseClients;
+use crate::channel::Channel;
+use crate::cursor::Seq;
+use crate::error::CloseReason;
+use crate::identity::{ClientId, SessionId};
+
+/// Query: how the broker stands. All that was sent to it before by the same sender is done when it answers.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BrokerStats")]
+pub struct Stats;
+
+/// The answer to [`Stats`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct BrokerStats {
+    /// Connected clients.
+    pub clients: usize,
+    /// Sessions with at least one client.
+    pub sessions: usize,
+    /// Channels that somebody follows by name.
+    pub channels: usize,
+    /// The position of the newest event.
+    pub head: Seq,
+    /// Events committed since the broker was started.
+    pub published: u64,
+    /// Events refused since then because too many waited.
+    pub refused: u64,
+    /// Events that wait for their commit.
+    pub in_flight: usize,
+    /// Whether the log is open.
+    pub ready: bool,
+    /// Whether the broker is draining.
+    pub draining: bool,
+    /// How long ago the broker was started.
+    #[serde(serialize_with = "seconds")]
+    pub uptime: Duration,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+/// Query: who follows a channel.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Members")]
+pub struct Presence {
+    /// The channel.
+    pub channel: Channel,
+}
+
+/// The answer to [`Presence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Members {
+    /// Clients that follow the channel, each once.
+    pub clients: usize,
+    /// Sessions that they belong to.
+    pub sessions: usize,
+    /// The first of these sessions, with the number of their clients; as many as were asked for at most.
+    pub members: Vec<(SessionId, usize)>,
+}
+
+/// As many sessions as an answer lists.
+pub(crate) const LISTED: usize = 1000;
+
+/// Query: the sessions that have a client, the first 1000.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<SessionId>")]
+pub struct Sessions;
+
+/// Command: end all streams of a session. Answers with their number; they end within a second.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "usize")]
+pub struct CloseSession {
+    /// Whose streams.
+    pub session: SessionId,
+    /// What the clients are told.
+    pub reason: CloseReason,
+}
+
+/// Command: take no more events and clients, and end all streams with a time to come back.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+impl Handler<Stats> for Broker {
+    type Result = MessageResult<Stats>;
+
+    fn handle(&mut self, _: Stats, _: &mut Self::Context) -> Self::Result {
+        MessageResult(BrokerStats {
+            clients: self.registry.client_count(),
+            sessions: self.registry.session_count(),
+            channels: self.registry.channel_count(),
+            head: self.head,
+            published: self.committed,
+            refused: self.refused,
+            in_flight: self.intake.events(),
+            ready: self.lineage.is_some(),
+            draining: self.is_draining,
+            uptime: self.started.elapsed(),
+        })
+    }
+}
+
+impl Handler<Presence> for Broker {
+    type Result = MessageResult<Presence>;
+
+    fn handle(&mut self, Presence { channel }: Presence, _: &mut Self::Context) -> Self::Result {
+        let found = self.registry.members(&channel);
+        MessageResult(Members {
+            clients: found.clients,
+            sessions: found.sessions.len(),
+            members: found.sessions.into_iter().take(LISTED).collect(),
+        })
+    }
+}
+
+impl Handler<Sessions> for Broker {
+    type Result = Vec<SessionId>;
+
+    fn handle(&mut self, _: Sessions, _: &mut Self::Context) -> Self::Result {
+        self.registry.sessions().take(LISTED).collect()
+    }
+}
+
+impl Handler<CloseSession> for Broker {
+    type Result = usize;
+
+    fn handle(&mut self, CloseSession { session, reason }: CloseSession, _: &mut Self::Context) -> usize {
+        let mut by_worker: Vec<Vec<ClientId>> = Vec::new();
+        for (worker, client) in self.registry.clients_of(session) {
+            if by_worker.len() <= worker {
+                by_worker.resize_with(worker + 1, Vec::new);
+            }
+            if let Some(clients) = by_worker.get_mut(worker) {
+                clients.push(client);
+            }
+        }
+        let count = by_worker.iter().map(Vec::len).sum();
+        for (worker, clients) in by_worker.into_iter().enumerate() {
+            if !clients.is_empty()
+                && let Some(worker) = self.workers.get(worker)
+            {
+                worker.do_send(CloseClients { clients, reason });
+            }
+        }
+        count
+    }
+}
+
+impl Handler<Drain> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
+        self.is_draining = true;
+        self.close_all(CloseReason::Draining);
+    }
+}

@@ -1,0 +1,86 @@
+//! One verb, two guarantees: whoever sends awaits a receipt, whoever only drops a message in costs nothing more.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::publish::Receipt;
+use crate::error::PublishError;
+
+/// Where the answer and the one who waits for it meet, whichever comes first.
+#[derive(Default)]
+enum Meeting<R> {
+    #[default]
+    Nobody,
+    Asker(OneshotSender<R>),
+    Answer(R),
+}
+
+pub(super) struct Slot<R>(Rc<Cell<Meeting<R>>>);
+
+impl<R> Slot<R> {
+    fn put(self, answer: R) {
+        match self.0.take() {
+            // The asker may have left.
+            Meeting::Asker(sender) => drop(sender.send(answer)),
+            Meeting::Nobody | Meeting::Answer(_) => self.0.set(Meeting::Answer(answer)),
+        }
+    }
+}
+
+/// What a handler returns that answers later: no future is spawned, and none can overtake another.
+pub struct Deferred<R>(Slot<R>);
+
+impl<R> Deferred<R> {
+    /// An answer to come, and the end that gives it.
+    fn new() -> (Self, Slot<R>) {
+        let slot = Rc::new(Cell::new(Meeting::Nobody));
+        (Self(Slot(slot.clone())), Slot(slot))
+    }
+}
+
+impl<A: Actor, M: Message> MessageResponse<A, M> for Deferred<M::Result> {
+    fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<M::Result>>) {
+        let Some(sender) = sender else { return };
+        match self.0.0.take() {
+            Meeting::Answer(answer) => drop(sender.send(answer)),
+            Meeting::Nobody | Meeting::Asker(_) => self.0.0.set(Meeting::Asker(sender)),
+        }
+    }
+}
+
+/// Who is told what became of a group.
+pub(super) enum Reply {
+    One(Slot<Result<Receipt, PublishError>>),
+    Many(Slot<Result<Vec<Receipt>, PublishError>>),
+    /// For those who may leave before the answer: a dropped `send` would take the message with it.
+    Channel(oneshot::Sender<Result<Vec<Receipt>, PublishError>>),
+}
+
+impl Reply {
+    pub(super) fn one() -> (Deferred<Result<Receipt, PublishError>>, Self) {
+        let (deferred, slot) = Deferred::new();
+        (deferred, Self::One(slot))
+    }
+
+    pub(super) fn many() -> (Deferred<Result<Vec<Receipt>, PublishError>>, Self) {
+        let (deferred, slot) = Deferred::new();
+        (deferred, Self::Many(slot))
+    }
+
+    /// Gives the answer. Nobody may be left to hear it.
+    pub(super) fn give(self, answer: Result<Vec<Receipt>, PublishError>) {
+        match self {
+            // A group of one has one receipt.
+            Self::One(slot) => slot
+                .put(answer.and_then(|receipts| receipts.into_iter().next().ok_or(PublishError::Overloaded))),
+            Self::Many(slot) => slot.put(answer),
+            Self::Channel(sender) => {
+                let _ = sender.send(answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What was accepted and waits for its commit: a bounded queue, one batch under way at a time. Pure.
+//!
+//! A slow disk makes larger batches, not a longer queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::log::{COMMIT_EVENTS, Settlement};
+use crate::event::EventId;
+use crate::record::{Draft, Record};
+
+/// As many bytes as one commit carries, unless a single group has more.
+const COMMIT_BYTES: usize = 4 << 20;
+
+/// How much waits at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IntakeBounds {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Events that are published together, and whom to tell.
+#[derive(Debug)]
+pub(crate) struct Group<R> {
+    /// In the order they were published.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) reply: R,
+    drafts: Vec<Draft>,
+    bytes: usize,
+}
+
+/// One event of a group.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    /// In the log's hands.
+    Stored(EventId),
+    /// Kept here, to go out in its place among the others.
+    Ephemeral(Arc<Record>),
+}
+
+impl<R> Group<R> {
+    pub(crate) fn new(reply: R) -> Self {
+        Self { slots: Vec::new(), reply, drafts: Vec::new(), bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, draft: Draft, ephemeral: bool) {
+        self.bytes += draft.weight();
+        if ephemeral {
+            self.slots.push(Slot::Ephemeral(Arc::new(Record::ephemeral(draft))));
+        } else {
+            self.slots.push(Slot::Stored(draft.id.clone()));
+            self.drafts.push(draft);
+        }
+    }
+
+    /// Whether nothing of it is for the log.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.drafts.is_empty()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Intake<R> {
+    bounds: IntakeBounds,
+    waiting: VecDeque<Group<R>>,
+    under_way: Option<(u64, Vec<Group<R>>)>,
+    last_ticket: u64,
+    events: usize,
+    bytes: usize,
+}
+
+impl<R> Intake<R> {
+    pub(crate) fn new(bounds: IntakeBounds) -> Self {
+        Self { bounds, waiting: VecDeque::new(), under_way: None, last_ticket: 0, events: 0, bytes: 0 }
+    }
+
+    /// The number of events that wait for their commit.
+    pub(crate) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Takes a group, or gives it back when the queue is full. An empty queue takes a group of any size.
+    pub(crate) fn offer(&mut self, group: Group<R>) -> Result<(), Group<R>> {
+        let events = self.events + group.slots.len();
+        let bytes = self.bytes + group.bytes;
+        if self.events > 0 && (events > self.bounds.events || bytes > self.bounds.bytes) {
+            return Err(group);
+        }
+        (self.events, self.bytes) = (events, bytes);
+        self.waiting.push_back(group);
+        Ok(())
+    }
+
+    /// The next batch for the log, unless one is under way: whole groups, as many as fit.
+    pub(crate) fn next_commit(&mut self) -> Option<(u64, Vec<Draft>)> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let (mut drafts, mut groups, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(group) = self.waiting.front() {
+            let fits =
+                drafts.len() + group.drafts.len() <= COMMIT_EVENTS && bytes + group.bytes <= COMMIT_BYTES;
+            if !groups.is_empty() && !fits {
+                break;
+            }
+            let Some(mut group) = self.waiting.pop_front() else { break };
+            bytes += group.bytes;
+            drafts.append(&mut group.drafts);
+            groups.push(group);
+        }
+        if groups.is_empty() {
+            return None;
+        }
+        self.last_ticket += 1;
+        self.under_way = Some((self.last_ticket, groups));
+        Some((self.last_ticket, drafts))
+    }
+
+    /// The groups of the batch under way, which is over. Nothing if `ticket` is not its ticket.
+    pub(crate) fn finish(&mut self, ticket: u64) -> Option<Vec<Group<R>>> {
+        let (_, groups) = self.under_way.take_if(|(under_way, _)| *under_way == ticket)?;
+        for group in &groups {
+            self.events -= group.slots.len();
+            self.bytes -= group.bytes;
+        }
+        Some(groups)
+    }
+
+    /// As [`Intake::finish`], if the settlement has an outcome for every stored event.
+    pub(crate) fn settle(&mut self, settlement: &Settlement) -> Option<Vec<Group<R>>> {
+        let groups = self.finish(settlement.ticket)?;
+        let stored =
+            |group: &Group<R>| group.slots.iter().filter(|slot| matches!(slot, Slot::Stored(_))).count();
+        let expected: usize = groups.iter().map(stored).sum();
+        if expected != settlement.outcomes.len() {
+            tracing::error!(
+                expected,
+                got = settlement.outcomes.len(),
+                "the log settled another number of events"
+            );
+        }
+        Some(groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Channel;
+    use crate::event::Event;
+    use crate::identity::Publisher;
+
+    fn group(reply: u32, events: usize) -> Group<u32> {
+        let mut group = Group::new(reply);
+        for _ in 0..events {
+            let event = Event::text("x", "y").expect("valid");
+            group.push(
+                Draft::new(event, [Channel::new("a").expect("valid")].into(), Publisher::HUB, 0),
+                false,
+            );
+        }
+        group
+    }
+
+    fn intake(events: usize) -> Intake<u32> {
+        Intake::new(IntakeBounds { events, bytes: usize::MAX })
+    }
+
+    #[test]
+    fn what_comes_while_a_batch_is_under_way_leaves_together() {
+        let mut intake = intake(100);
+        assert!(intake.offer(group(1, 1)).is_ok());
+        let (first, drafts) = intake.next_commit().expect("a batch");
+        assert_eq!(drafts.len(), 1);
+        for reply in 2..5 {
+            assert!(intake.offer(group(reply, 2)).is_ok());
+        }
+        assert!(intake.next_commit().is_none());
+        assert_eq!(intake.finish(first).map(|groups| groups.len()), Some(1));
+        assert_eq!(intake.next_commit().map(|(_, drafts)| drafts.len()), Some(6));
+        assert!(intake.finish(first).is_none());
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_group_back() {
+        let mut intake = intake(3);
+        assert!(intake.offer(group(1, 2)).is_ok());
+        assert_eq!(intake.offer(group(2, 2)).map_err(|group| group.reply), Err(2));
+        assert!(intake.offer(group(3, 1)).is_ok());
+        let (ticket, _) = intake.next_commit().expect("a batch");
+        assert!(intake.offer(group(4, 1)).is_err(), "what is under way counts");
+        intake.finish(ticket);
+        assert_eq!(intake.events(), 0);
+        assert!(intake.offer(group(5, 50)).is_ok(), "an empty queue takes any group");
+    }
+
+    #[test]
+    fn a_group_is_never_split() {
+        let mut intake = intake(100_000);
+        for _ in 0..3 {
+            assert!(intake.offer(group(0, COMMIT_EVENTS - 1)).is_ok());
+        }
+        for _ in 0..3 {
+            let (ticket, drafts) = intake.next_commit().expect("a batch");
+            assert_eq!(drafts.len(), COMMIT_EVENTS - 1);
+            intake.finish(ticket);
+        }
+    }
+}

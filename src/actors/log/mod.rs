@@ -1,0 +1,164 @@
+//! The log's role: gives every event its place, and hands out what was missed.
+//!
+//! The broker knows a log by these messages alone. Whoever plays the role keeps these promises:
+//!
+//! - It sends [`Opened`] once, before anything else.
+//! - For each [`Commit`] it sends one [`Committed`] that settles it, or one [`CommitFailed`]. The events of a `Commit`
+//!   are committed all or not at all, in their order, next to each other.
+//! - `Committed` messages come in commit order. Positions are strictly increasing and never taken again.
+//! - What a page returned once for positions up to the newest `Committed` it returns always, but for what retention has
+//!   removed; and what was removed it tells ([`Page::trimmed`]).
+
+mod dedup;
+mod memory;
+
+use std::sync::Arc;
+
+use actix::WeakRecipient;
+use actix::prelude::*;
+
+pub use self::memory::MemoryLog;
+use crate::cursor::{Lineage, Seq};
+use crate::error::LogError;
+use crate::interest::Interest;
+use crate::record::{Draft, Record};
+
+/// The most events that one [`Commit`] has.
+pub const COMMIT_EVENTS: usize = 4096;
+
+/// A log that is ready to be started, once, by the broker that will own it.
+pub trait Log: Send + 'static {
+    /// Starts whatever plays the role; called on the broker's own arbiter, before the broker's first message.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] if the log cannot serve.
+    fn start(self: Box<Self>, follower: Follower) -> Result<LogHandle, LogError>;
+}
+
+/// What the broker asks a log by.
+#[derive(Clone)]
+pub struct LogHandle {
+    /// Takes batches to commit.
+    pub commit: Recipient<Commit>,
+    /// Hands out pages.
+    pub read: Recipient<ReadAfter>,
+    /// Finds positions.
+    pub seek: Recipient<Seek>,
+}
+
+/// Where a log's facts go: to the broker, which may be gone.
+#[derive(Clone)]
+pub struct Follower {
+    /// Told once that the log is open.
+    pub opened: WeakRecipient<Opened>,
+    /// Told of each commit.
+    pub committed: WeakRecipient<Committed>,
+    /// Told of each commit that was not.
+    pub failed: WeakRecipient<CommitFailed>,
+}
+
+/// Command: append these events in this order, all or none. The answer comes as a fact.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Commit {
+    /// Comes back in the fact that settles this command.
+    pub ticket: u64,
+    /// The events; at most [`COMMIT_EVENTS`].
+    pub drafts: Vec<Draft>,
+}
+
+/// Fact: the log is open.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Opened {
+    /// Its name and terms.
+    pub lineage: Lineage,
+    /// The position of its newest event.
+    pub head: Seq,
+}
+
+/// Fact: these events have their places. The only thing that makes the broker deliver.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Committed {
+    /// The events, in order. Exactly the new events of the settled command, if one is settled.
+    pub records: Vec<Arc<Record>>,
+    /// The command that this answers.
+    pub settles: Option<Settlement>,
+}
+
+/// What became of each event of a [`Commit`].
+#[derive(Debug)]
+pub struct Settlement {
+    /// The command's ticket.
+    pub ticket: u64,
+    /// One outcome for each event, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was appended here.
+    New(Seq),
+    /// The same publisher gave the same id within the window, and that event stands here.
+    Duplicate(Seq),
+}
+
+/// Fact: nothing of a [`Commit`] was stored, or it is not known whether it was.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CommitFailed {
+    /// The command's ticket.
+    pub ticket: u64,
+    /// Why.
+    pub error: LogError,
+}
+
+/// Query: the events after one position and up to another that are of interest, oldest first, as many as fit a page.
+#[derive(Message)]
+#[rtype(result = "Result<Page, LogError>")]
+pub struct ReadAfter {
+    /// Read on from here.
+    pub after: Seq,
+    /// And not beyond here.
+    pub until: Seq,
+    /// Which events.
+    pub interest: Interest,
+    /// How much.
+    pub limit: PageLimit,
+}
+
+/// How much a page holds: it ends with the event that reaches one of these.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimit {
+    /// Events.
+    pub events: usize,
+    /// Bytes, by [`Draft::weight`].
+    pub bytes: usize,
+}
+
+/// A stretch of history.
+#[derive(Debug)]
+pub struct Page {
+    /// The events.
+    pub records: Vec<Arc<Record>>,
+    /// All events of interest up to here are in this page; the next is read from here.
+    pub through: Seq,
+    /// The newest position that retention has removed from the channels of interest, if it is after where the
+    /// reading began: so much is lost.
+    pub trimmed: Option<Seq>,
+}
+
+/// Query: the position that the last `last` events of interest come after, none of them beyond `until`.
+#[derive(Message)]
+#[rtype(result = "Result<Seq, LogError>")]
+pub struct Seek {
+    /// How many events.
+    pub last: u64,
+    /// None beyond here.
+    pub until: Seq,
+    /// Which events.
+    pub interest: Interest,
+}

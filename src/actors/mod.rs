@@ -1,0 +1,34 @@
+//! Who owns whom:
+//!
+//! ```text
+//! app: Addr<Broker>
+//!   Broker --> Heartbeat                 (weak back)
+//!          --> log                       (weak back: Opened, Committed, CommitFailed)
+//!          --> Worker, one per HTTP thread and mounted scope
+//!                --> Session x N         (weak to the broker: Attach, Detached)
+//!                      --> Sink, pulled by the response body, whose drop is the disconnect
+//! ```
+//!
+//! Strong addresses point down, weak ones up. Commands go down and are imperatives, facts go up and are participles.
+//! The actors receive and send; the plain structs beside them decide.
+
+pub(crate) mod broker;
+mod feed;
+mod heartbeat;
+mod index;
+mod intake;
+pub mod log;
+mod registry;
+mod ring;
+pub(crate) mod session;
+pub(crate) mod sink;
+pub(crate) mod worker;
+
+pub use self::broker::{
+    Batch, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain, Members, Presence,
+    Receipt, Sessions, Stats,
+};
+pub(crate) use self::feed::FeedBounds;
+pub(crate) use self::intake::IntakeBounds;
+pub use self::log::{Log, MemoryLog};
+pub(crate) use self::worker::WorkerSettings;

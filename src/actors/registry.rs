@@ -1,0 +1,290 @@
+//! Who is connected, as whom, and who follows what. Pure: the broker asks, and sends what it is told.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use slab::Slab;
+
+use super::index::SelectorIndex;
+use crate::channel::{Channel, Reach};
+use crate::identity::{ClientId, SessionId};
+use crate::interest::Interest;
+use crate::wire::Encoding;
+
+/// A worker's number in the registry.
+pub(crate) type WorkerKey = usize;
+type ClientKey = u32;
+
+/// Where an event must go and in which encoding it is wanted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Route {
+    pub(crate) worker: WorkerKey,
+    pub(crate) encoding: Encoding,
+}
+
+/// How many clients stand behind each route. There are few routes, so a short list beats a map.
+#[derive(Debug, Default)]
+struct Routes(Vec<(Route, u32)>);
+
+impl Routes {
+    fn add(&mut self, route: Route) {
+        match self.0.iter_mut().find(|(known, _)| *known == route) {
+            Some((_, clients)) => *clients += 1,
+            None => self.0.push((route, 1)),
+        }
+    }
+
+    fn remove(&mut self, route: Route) {
+        if let Some(at) = self.0.iter().position(|(known, _)| *known == route)
+            && let Some((_, clients)) = self.0.get_mut(at)
+        {
+            *clients -= 1;
+            if *clients == 0 {
+                self.0.swap_remove(at);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Followers {
+    clients: BTreeSet<ClientKey>,
+    routes: Routes,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    interest: Interest,
+    route: Route,
+}
+
+/// Sessions, their clients, and an index from channel and wildcard to both clients and routes.
+///
+/// What an event costs here is set by the selectors that match it, not by how many clients there are.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    clients: Slab<Client>,
+    keys: HashMap<ClientId, ClientKey>,
+    sessions: HashMap<SessionId, Vec<ClientKey>>,
+    followers: SelectorIndex<Followers>,
+    all: Routes,
+}
+
+/// Who is on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Members {
+    pub(crate) clients: usize,
+    pub(crate) sessions: BTreeMap<SessionId, usize>,
+}
+
+impl Registry {
+    /// Enters a client. Entering it again changes nothing.
+    pub(crate) fn enter(&mut self, id: ClientId, interest: Interest, route: Route) {
+        if self.keys.contains_key(&id) {
+            return;
+        }
+        let entry = self.clients.vacant_entry();
+        // More than 2^32 connections do not fit a machine.
+        let key = entry.key() as ClientKey;
+        for selector in interest.subscription.selectors() {
+            let followers = self.followers.entry(selector);
+            followers.clients.insert(key);
+            followers.routes.add(route);
+        }
+        self.keys.insert(id, key);
+        self.sessions.entry(interest.session).or_default().push(key);
+        self.all.add(route);
+        entry.insert(Client { id, interest, route });
+    }
+
+    /// Forgets a client, and its session with the last one. Idempotent.
+    pub(crate) fn leave(&mut self, id: ClientId) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(Client { interest, route, .. }) = self.clients.try_remove(key as usize) else { return };
+        for selector in interest.subscription.selectors() {
+            self.followers.update(selector, |followers| {
+                followers.clients.remove(&key);
+                followers.routes.remove(route);
+                !followers.clients.is_empty()
+            });
+        }
+        if let Some(clients) = self.sessions.get_mut(&interest.session) {
+            clients.retain(|&client| client != key);
+            if clients.is_empty() {
+                self.sessions.remove(&interest.session);
+            }
+        }
+        self.all.remove(route);
+        self.shrink();
+    }
+
+    /// Gives memory back after a crowd has left, so that what was held for it is not held for ever.
+    fn shrink(&mut self) {
+        if self.keys.len() * 4 < self.keys.capacity() {
+            self.keys.shrink_to(self.keys.len() * 2);
+            self.sessions.shrink_to(self.sessions.len() * 2);
+            if self.clients.is_empty() {
+                self.clients = Slab::new();
+            }
+        }
+    }
+
+    /// Forgets all clients of a worker that is gone.
+    pub(crate) fn drop_worker(&mut self, worker: WorkerKey) {
+        let gone: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.route.worker == worker)
+            .map(|(_, client)| client.id)
+            .collect();
+        for id in gone {
+            self.leave(id);
+        }
+    }
+
+    /// Adds to `routes` where an event of `channel` must go. Routes may come more than once.
+    pub(crate) fn routes_to(&self, channel: &Channel, routes: &mut Vec<Route>) {
+        match channel.reach() {
+            Reach::Everyone => routes.extend(self.all.0.iter().map(|(route, _)| *route)),
+            Reach::Session(session) => {
+                let clients = self.sessions.get(&session).into_iter().flatten();
+                routes.extend(clients.filter_map(|&key| Some(self.clients.get(key as usize)?.route)));
+            }
+            Reach::Followers => self.followers.for_each_match(channel, |followers| {
+                routes.extend(followers.routes.0.iter().map(|(route, _)| *route));
+            }),
+        }
+    }
+
+    /// Who follows `channel`: each client once however many of its selectors match.
+    pub(crate) fn members(&self, channel: &Channel) -> Members {
+        let mut keys = BTreeSet::<ClientKey>::new();
+        self.followers.for_each_match(channel, |followers| keys.extend(&followers.clients));
+        let mut sessions = BTreeMap::new();
+        for &key in &keys {
+            if let Some(client) = self.clients.get(key as usize) {
+                *sessions.entry(client.interest.session).or_default() += 1;
+            }
+        }
+        Members { clients: keys.len(), sessions }
+    }
+
+    /// The clients of a session, by the worker that has them.
+    pub(crate) fn clients_of(&self, session: SessionId) -> impl Iterator<Item = (WorkerKey, ClientId)> {
+        let keys = self.sessions.get(&session).into_iter().flatten();
+        keys.filter_map(|&key| self.clients.get(key as usize)).map(|client| (client.route.worker, client.id))
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The number of channels that somebody follows by name.
+    pub(crate) fn channel_count(&self) -> usize {
+        self.followers.exact_len()
+    }
+
+    /// Whether anybody follows exactly what `selector` says.
+    #[cfg(test)]
+    pub(crate) fn is_followed(&mut self, selector: &crate::channel::Selector) -> bool {
+        let mut found = false;
+        self.followers.update(selector, |_| {
+            found = true;
+            true
+        });
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Selector;
+    use crate::interest::{Filter, Subscription};
+
+    const HERE: Route = Route { worker: 0, encoding: Encoding::SseRaw };
+    const THERE: Route = Route { worker: 1, encoding: Encoding::SseRaw };
+
+    fn interest(session: SessionId, selectors: &[&str]) -> Interest {
+        let selectors = selectors.iter().map(|text| Selector::new(text).expect("valid"));
+        Interest { session, subscription: Subscription::new(selectors, Filter::default()) }
+    }
+
+    fn routes(registry: &Registry, channel: &Channel) -> Vec<Route> {
+        let mut routes = Vec::new();
+        registry.routes_to(channel, &mut routes);
+        routes.sort_unstable();
+        routes.dedup();
+        routes
+    }
+
+    fn channel(name: &str) -> Channel {
+        Channel::new(name).expect("valid")
+    }
+
+    #[test]
+    fn an_event_goes_where_somebody_follows_its_channel() {
+        let mut registry = Registry::default();
+        registry.enter(ClientId::mint(), interest(SessionId::mint(), &["a/*", "b"]), HERE);
+        registry.enter(ClientId::mint(), interest(SessionId::mint(), &["a/1"]), THERE);
+        assert_eq!(routes(&registry, &channel("a/1")), [HERE, THERE]);
+        assert_eq!(routes(&registry, &channel("b")), [HERE]);
+        assert_eq!(routes(&registry, &channel("c")), []);
+        assert_eq!(routes(&registry, &Channel::everyone()), [HERE, THERE]);
+    }
+
+    #[test]
+    fn a_session_is_reached_on_every_worker_and_goes_with_its_last_client() {
+        let mut registry = Registry::default();
+        let session = SessionId::mint();
+        let (one, two) = (ClientId::mint(), ClientId::mint());
+        registry.enter(one, interest(session, &[]), HERE);
+        registry.enter(two, interest(session, &[]), THERE);
+        assert_eq!(routes(&registry, &Channel::inbox(session)), [HERE, THERE]);
+        registry.leave(one);
+        registry.leave(one);
+        assert_eq!(routes(&registry, &Channel::inbox(session)), [THERE]);
+        assert_eq!(registry.session_count(), 1);
+        registry.leave(two);
+        assert_eq!((registry.session_count(), registry.client_count()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let mut registry = Registry::default();
+        let clients: Vec<_> = (0..1000).map(|_| ClientId::mint()).collect();
+        for (n, &client) in clients.iter().enumerate() {
+            let own = format!("own/{n}");
+            registry.enter(client, interest(SessionId::mint(), &[&own, "all/*/x", "**"]), HERE);
+        }
+        assert_eq!(registry.channel_count(), 1000);
+        registry.drop_worker(HERE.worker);
+        assert_eq!((registry.client_count(), registry.session_count(), registry.channel_count()), (0, 0, 0));
+        assert!(routes(&registry, &Channel::everyone()).is_empty());
+        for text in ["own/7", "all/*/x", "**"] {
+            assert!(!registry.is_followed(&Selector::new(text).expect("valid")), "{text}");
+        }
+        assert!(registry.keys.capacity() < 100);
+    }
+
+    #[test]
+    fn members_are_counted_once() {
+        let mut registry = Registry::default();
+        let (ada, bob) = (SessionId::mint(), SessionId::mint());
+        registry.enter(ClientId::mint(), interest(ada, &["room/1", "room/*", "**"]), HERE);
+        registry.enter(ClientId::mint(), interest(ada, &["room/1"]), THERE);
+        registry.enter(ClientId::mint(), interest(bob, &["room/*"]), HERE);
+        registry.enter(ClientId::mint(), interest(bob, &["other"]), HERE);
+        let members = registry.members(&channel("room/1"));
+        assert_eq!(members.clients, 3);
+        assert_eq!(members.sessions, BTreeMap::from([(ada, 2), (bob, 1)]));
+    }
+}

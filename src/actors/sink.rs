@@ -1,0 +1,337 @@
+//! What waits to be written to one client, and in which order: first what its session wrote, then, while it is live,
+//! the feed it reads, with the frames meant for it alone slotted in where they came.
+//!
+//! The writer (a response body, a socket) pulls; nothing is pushed at it but a wake-up.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::feed::{Feed, Place, Read};
+use crate::cursor::Seq;
+
+/// As much as waits for one client alone; more, and it goes back to the log.
+const PRIVATE_EVENTS: usize = 256;
+const PRIVATE_BYTES: usize = 256 * 1024;
+
+/// What the writer finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pull {
+    /// Bytes to write.
+    Bytes(Bytes),
+    /// Nothing now; the waker is called when there is.
+    Pending,
+    /// All that the session wrote is taken, and it asked to be told.
+    Drained,
+    /// The client fell out of its feed: its session must fetch the rest from the log.
+    FellOut,
+    /// The end of the stream.
+    End,
+}
+
+/// One client's sink, shared on its thread by its session, its worker and its writer.
+#[derive(Debug, Default)]
+pub(crate) struct Sink(RefCell<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    written: VecDeque<Bytes>,
+    tell_when_drained: bool,
+    seat: Option<Seat>,
+    fell_out: bool,
+    ended: bool,
+    waker: Option<Waker>,
+    awake: bool,
+    stalled_since: Option<Instant>,
+}
+
+/// A client's hold on its feed.
+#[derive(Debug)]
+struct Seat {
+    feed: Rc<RefCell<Feed>>,
+    /// Its number among the feed's readers; nothing while it is fallen out.
+    member: Option<usize>,
+    place: Place,
+    /// Everything of the client's channels up to here was taken.
+    position: Seq,
+    /// Whether the session still has something to write that comes before the feed.
+    held: bool,
+    private: VecDeque<Private>,
+    private_bytes: usize,
+    ping_waits: bool,
+    /// Ephemeral frames for this client alone that were dropped, and not told yet.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Private {
+    bytes: Bytes,
+    /// The number of the feed's frame that it comes before.
+    offset: u64,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stored(Seq),
+    Ephemeral,
+    Ping(Seq),
+}
+
+impl Sink {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    /// Writes ahead of the feed.
+    pub(crate) fn write(&self, bytes: Bytes) {
+        let mut state = self.0.borrow_mut();
+        if !state.ended {
+            state.written.push_back(bytes);
+            state.wake();
+        }
+    }
+
+    /// Asks for [`Pull::Drained`] when all that was written is taken.
+    pub(crate) fn tell_when_drained(&self) {
+        let mut state = self.0.borrow_mut();
+        state.tell_when_drained = true;
+        state.wake();
+    }
+
+    /// Seats the client, which has everything of its channels up to `position`, in `feed`; it reads from there once
+    /// [`Sink::go_live`] says so. True if it was seated there before and is only back.
+    pub(crate) fn seat(self: &Rc<Self>, feed: &Rc<RefCell<Feed>>, position: Seq) {
+        let mut state = self.0.borrow_mut();
+        if state.ended {
+            return;
+        }
+        let (member, place) = feed.borrow_mut().join(self.clone());
+        let lost = state.seat.take().map_or(0, |before| before.leave_for_good());
+        state.seat = Some(Seat {
+            feed: feed.clone(),
+            member: Some(member),
+            place,
+            position,
+            held: true,
+            private: VecDeque::new(),
+            private_bytes: 0,
+            ping_waits: false,
+            lost,
+        });
+    }
+
+    /// Ephemeral frames that the client missed and was not told of; from now on they count as told.
+    pub(crate) fn take_lost(&self) -> u64 {
+        let mut state = self.0.borrow_mut();
+        let Some(seat) = &mut state.seat else { return 0 };
+        seat.count_missed();
+        std::mem::take(&mut seat.lost)
+    }
+
+    /// Lets the writer read the feed, behind what is written by now.
+    pub(crate) fn go_live(&self) {
+        let mut state = self.0.borrow_mut();
+        if let Some(seat) = &mut state.seat {
+            seat.held = false;
+        }
+        state.wake();
+    }
+
+    /// Hands the client a frame that is meant for it alone.
+    pub(crate) fn push_private(&self, bytes: Bytes, seq: Option<Seq>) {
+        self.slot_in(bytes, seq.map_or(Kind::Ephemeral, Kind::Stored));
+    }
+
+    /// Hands a live client the heartbeat, unless the last one still waits. False for a client that is not live.
+    pub(crate) fn push_ping(&self, bytes: Bytes, head: Seq) -> bool {
+        let is_live = self.0.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some());
+        if is_live {
+            self.slot_in(bytes, Kind::Ping(head));
+        }
+        is_live
+    }
+
+    fn slot_in(&self, bytes: Bytes, kind: Kind) {
+        let mut state = self.0.borrow_mut();
+        let Some(seat) = &mut state.seat else { return };
+        if seat.member.is_none() {
+            seat.lost += u64::from(kind == Kind::Ephemeral);
+            return;
+        }
+        if let Kind::Ping(_) = kind
+            && std::mem::replace(&mut seat.ping_waits, true)
+        {
+            return;
+        }
+        seat.private_bytes += bytes.len();
+        let offset = seat.feed.borrow().offset();
+        seat.private.push_back(Private { bytes, offset, kind });
+        if seat.private.len() > PRIVATE_EVENTS || seat.private_bytes > PRIVATE_BYTES {
+            seat.fall_out();
+            state.fell_out = true;
+        }
+        state.wake();
+    }
+
+    /// Ends the stream with `last` behind what the session wrote; gives up the feed. True if the feed has no user
+    /// left.
+    pub(crate) fn end(&self, last: Option<Bytes>) {
+        let mut state = self.0.borrow_mut();
+        if state.ended {
+            return;
+        }
+        state.ended = true;
+        state.written.extend(last);
+        state.wake();
+    }
+
+    /// Gives up the seat and returns the feed if nobody counts on it any more.
+    pub(crate) fn unseat(&self) -> Option<Rc<RefCell<Feed>>> {
+        let seat = self.0.borrow_mut().seat.take()?;
+        let feed = seat.feed.clone();
+        seat.leave_for_good();
+        let is_unused = feed.borrow().is_unused();
+        is_unused.then_some(feed)
+    }
+
+    /// The position up to which the client has everything of its channels, as far as its seat tells.
+    pub(crate) fn position(&self) -> Option<Seq> {
+        self.0.borrow().seat.as_ref().map(|seat| seat.position)
+    }
+
+    /// For how long something has waited here without any of it being taken.
+    pub(crate) fn stalled_for(&self, now: Instant) -> Duration {
+        let mut state = self.0.borrow_mut();
+        if state.has_output() {
+            now.saturating_duration_since(*state.stalled_since.get_or_insert(now))
+        } else {
+            state.stalled_since = None;
+            Duration::ZERO
+        }
+    }
+
+    /// Tells the writer that there is something, once until it has looked.
+    pub(crate) fn wake(&self) {
+        self.0.borrow_mut().wake();
+    }
+
+    /// What the writer is to do now; `waker` is called when that changes.
+    pub(crate) fn pull(&self, waker: &Waker) -> Pull {
+        let mut state = self.0.borrow_mut();
+        let pull = state.pull();
+        match &pull {
+            Pull::Bytes(_) => state.stalled_since = None,
+            Pull::End => {}
+            Pull::Pending | Pull::Drained | Pull::FellOut => {
+                state.awake = false;
+                if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                    state.waker = Some(waker.clone());
+                }
+            }
+        }
+        pull
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if !std::mem::replace(&mut self.awake, true)
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn pull(&mut self) -> Pull {
+        if let Some(bytes) = self.written.pop_front() {
+            return Pull::Bytes(bytes);
+        }
+        if self.ended {
+            return Pull::End;
+        }
+        if std::mem::take(&mut self.tell_when_drained) {
+            return Pull::Drained;
+        }
+        if std::mem::take(&mut self.fell_out) {
+            return Pull::FellOut;
+        }
+        self.seat.as_mut().map_or(Pull::Pending, Seat::pull)
+    }
+
+    fn has_output(&self) -> bool {
+        let seat_has = |seat: &Seat| {
+            seat.member.is_some()
+                && !seat.held
+                && (!seat.private.is_empty() || seat.place.is_before(seat.feed.borrow().offset()))
+        };
+        !self.written.is_empty() || self.seat.as_ref().is_some_and(seat_has)
+    }
+}
+
+impl Seat {
+    fn pull(&mut self) -> Pull {
+        if self.held || self.member.is_none() {
+            return Pull::Pending;
+        }
+        let next_private = self.private.front().map_or(u64::MAX, |private| private.offset);
+        if !self.place.is_before(next_private)
+            && let Some(private) = self.private.pop_front()
+        {
+            self.private_bytes -= private.bytes.len();
+            match private.kind {
+                Kind::Stored(seq) => self.position = self.position.max(seq),
+                Kind::Ephemeral => {}
+                Kind::Ping(head) => {
+                    self.ping_waits = false;
+                    self.position = self.position.max(head);
+                }
+            }
+            return Pull::Bytes(private.bytes);
+        }
+        let read = self.feed.borrow_mut().read(&mut self.place, next_private);
+        match read {
+            Read::Frames { bytes, through } => {
+                self.position = self.position.max(through.unwrap_or(0));
+                Pull::Bytes(bytes)
+            }
+            Read::Nothing => Pull::Pending,
+            Read::FellOut => {
+                self.fall_out();
+                Pull::FellOut
+            }
+        }
+    }
+
+    /// Leaves the readers. What is stored comes again from the log; what is ephemeral is lost, and counted.
+    fn fall_out(&mut self) {
+        if let Some(member) = self.member.take() {
+            self.feed.borrow_mut().suspend(member, self.place);
+            let ephemerals = self.private.iter().filter(|private| private.kind == Kind::Ephemeral);
+            self.lost += ephemerals.count() as u64;
+            self.private = VecDeque::new();
+            self.private_bytes = 0;
+            self.ping_waits = false;
+        }
+    }
+
+    fn count_missed(&mut self) {
+        if self.member.is_none() {
+            self.lost += self.feed.borrow().miss(&mut self.place);
+        }
+    }
+
+    /// Lets go of the feed and returns what is still to be told.
+    fn leave_for_good(mut self) -> u64 {
+        self.count_missed();
+        if let Some(member) = self.member.take() {
+            self.feed.borrow_mut().suspend(member, self.place);
+        }
+        self.feed.borrow_mut().release();
+        self.lost
+    }
+}

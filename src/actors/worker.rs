@@ -1,0 +1,412 @@
+//! Delivery on one HTTP thread: the feeds that its clients read, and who is to be woken.
+//!
+//! The worker, the sessions and the bodies of a thread share the [`Floor`]; nothing of it ever leaves the thread.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use actix::WeakAddr;
+use actix::prelude::*;
+use bytes::Bytes;
+use slab::Slab;
+
+use super::broker::{Broker, WorkerStopped};
+use super::feed::{Feed, FeedBounds};
+use super::index::SelectorIndex;
+use super::session::{Admitted, Answer, Close, Ping, Session};
+use super::sink::Sink;
+use crate::channel::Reach;
+use crate::config::Settings;
+use crate::cursor::Seq;
+use crate::error::CloseReason;
+use crate::identity::{ClientId, SessionId};
+use crate::interest::Subscription;
+use crate::record::Record;
+use crate::wire::{Encoding, Frames};
+
+/// Clients that are woken before the other tasks of the thread get their turn.
+const WAKE_AT_ONCE: usize = 64;
+
+/// Command: deliver these events, in this order.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Deliver {
+    pub(crate) parcels: Vec<Parcel>,
+}
+
+/// An event on its way to a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Parcel {
+    /// Its number among all that the broker ever delivered.
+    pub(crate) number: u64,
+    pub(crate) record: Arc<Record>,
+    pub(crate) frames: Frames,
+}
+
+/// Command: seat this client and tell its session. Comes behind everything that was delivered before the answer was
+/// given, and ahead of everything after.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Admit {
+    pub(crate) client: ClientId,
+    pub(crate) answer: Answer,
+}
+
+/// Command: the heartbeat of the clients of one slot.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct PingSlot {
+    pub(crate) slot: u32,
+    pub(crate) slots: u32,
+    pub(crate) block: Bytes,
+    pub(crate) head: Seq,
+}
+
+/// Command: end the streams of these clients.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseClients {
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) reason: CloseReason,
+}
+
+/// Command: end all streams.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct CloseAll {
+    pub(crate) reason: CloseReason,
+}
+
+/// Command: what the broker wants of its workers. The first thing that a worker hears from it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WorkerSettings {
+    pub(crate) feed: FeedBounds,
+    pub(crate) heartbeat: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) drain: Duration,
+}
+
+/// Command: end all streams and stop; there is no broker any more.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct Retire;
+
+/// A worker, as the sessions and handlers of its thread know it.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    pub(crate) addr: Addr<Worker>,
+    pub(crate) floor: Rc<RefCell<Floor>>,
+}
+
+pub(crate) struct Worker {
+    floor: Rc<RefCell<Floor>>,
+    broker: WeakAddr<Broker>,
+    is_waking: bool,
+}
+
+impl Worker {
+    /// Starts a worker on this thread.
+    pub(crate) fn start_here(broker: WeakAddr<Broker>) -> WorkerHandle {
+        let floor = Rc::new(RefCell::new(Floor::new()));
+        let worker = Self { floor: floor.clone(), broker, is_waking: false };
+        WorkerHandle { addr: worker.start(), floor }
+    }
+
+    /// Wakes whom it must, at once if they are few; else a part of them each time that it is the worker's turn.
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        if self.is_waking || !self.floor.borrow_mut().wake_some() {
+            return;
+        }
+        self.is_waking = true;
+        let floor = self.floor.clone();
+        let rest = futures_util::future::poll_fn(move |cx| {
+            if floor.borrow_mut().wake_some() {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        });
+        ctx.spawn(rest.into_actor(self).map(|(), worker, _| worker.is_waking = false));
+    }
+}
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, ctx: &mut Self::Context) {
+        if let Some(broker) = self.broker.upgrade() {
+            broker.do_send(WorkerStopped { worker: ctx.address() });
+        }
+    }
+}
+
+impl Handler<WorkerSettings> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, settings: WorkerSettings, _: &mut Self::Context) {
+        self.floor.borrow_mut().settings = settings;
+    }
+}
+
+impl Handler<Deliver> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Deliver { parcels }: Deliver, ctx: &mut Self::Context) {
+        let mut floor = self.floor.borrow_mut();
+        for parcel in &parcels {
+            floor.deliver(parcel);
+        }
+        drop(floor);
+        self.wake(ctx);
+    }
+}
+
+impl Handler<Admit> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Admit { client, answer }: Admit, _: &mut Self::Context) {
+        let mut floor = self.floor.borrow_mut();
+        if let Answer::Live { position, .. } = &answer {
+            floor.seat(client, *position);
+        }
+        // A client that left meanwhile has said so to the broker itself.
+        if let Some(member) = floor.members.get(&client) {
+            member.session.do_send(Admitted(answer));
+        }
+    }
+}
+
+impl Handler<PingSlot> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, ping: PingSlot, _: &mut Self::Context) {
+        let now = Instant::now();
+        let floor = self.floor.borrow();
+        for (client, member) in &floor.members {
+            if client.slot(ping.slots) != ping.slot {
+                continue;
+            }
+            if member.sink.stalled_for(now) >= floor.settings.stall_timeout {
+                member.session.do_send(Close(CloseReason::Slow));
+            } else if !member.sink.push_ping(ping.block.clone(), ping.head) {
+                member.session.do_send(Ping);
+            }
+        }
+    }
+}
+
+impl Handler<CloseClients> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, CloseClients { clients, reason }: CloseClients, _: &mut Self::Context) {
+        let floor = self.floor.borrow();
+        for member in clients.iter().filter_map(|client| floor.members.get(client)) {
+            member.session.do_send(Close(reason));
+        }
+    }
+}
+
+impl Handler<CloseAll> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, CloseAll { reason }: CloseAll, _: &mut Self::Context) {
+        for member in self.floor.borrow().members.values() {
+            member.session.do_send(Close(reason));
+        }
+    }
+}
+
+impl Handler<Retire> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
+        self.handle(CloseAll { reason: CloseReason::Unavailable }, ctx);
+        ctx.stop();
+    }
+}
+
+/// A client as its thread knows it.
+struct Member {
+    session: Addr<Session>,
+    session_id: SessionId,
+    subscription: Subscription,
+    encoding: Encoding,
+    sink: Rc<Sink>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FeedKey {
+    subscription: Subscription,
+    encoding: Encoding,
+}
+
+struct FeedEntry {
+    key: FeedKey,
+    feed: Rc<RefCell<Feed>>,
+}
+
+type FeedId = u32;
+
+/// The clients of a thread, and the feeds that they read.
+pub(crate) struct Floor {
+    pub(crate) settings: WorkerSettings,
+    members: HashMap<ClientId, Member>,
+    sessions: HashMap<SessionId, Vec<ClientId>>,
+    feeds: Slab<FeedEntry>,
+    feed_ids: HashMap<FeedKey, FeedId>,
+    index: SelectorIndex<BTreeSet<FeedId>>,
+    /// Feeds whose readers are to be woken, and how far that has come in the first.
+    to_wake: VecDeque<Rc<RefCell<Feed>>>,
+    woken: usize,
+    found: Vec<FeedId>,
+}
+
+impl Floor {
+    fn new() -> Self {
+        Self {
+            settings: Settings::default().worker,
+            members: HashMap::new(),
+            sessions: HashMap::new(),
+            feeds: Slab::new(),
+            feed_ids: HashMap::new(),
+            index: SelectorIndex::default(),
+            to_wake: VecDeque::new(),
+            woken: 0,
+            found: Vec::new(),
+        }
+    }
+
+    pub(crate) fn enter(
+        &mut self,
+        client: ClientId,
+        session_id: SessionId,
+        subscription: Subscription,
+        encoding: Encoding,
+        sink: Rc<Sink>,
+        session: Addr<Session>,
+    ) {
+        self.sessions.entry(session_id).or_default().push(client);
+        self.members.insert(client, Member { session, session_id, subscription, encoding, sink });
+    }
+
+    /// Forgets a client, and its feed with the last that reads it. Idempotent.
+    pub(crate) fn leave(&mut self, client: ClientId) {
+        let Some(member) = self.members.remove(&client) else { return };
+        if let Some(clients) = self.sessions.get_mut(&member.session_id) {
+            clients.retain(|&other| other != client);
+            if clients.is_empty() {
+                self.sessions.remove(&member.session_id);
+            }
+        }
+        if member.sink.unseat().is_some() {
+            self.drop_feed(&FeedKey { subscription: member.subscription, encoding: member.encoding });
+        }
+        if self.members.len() * 4 < self.members.capacity() {
+            self.members.shrink_to(self.members.len() * 2);
+            self.sessions.shrink_to(self.sessions.len() * 2);
+            self.feed_ids.shrink_to(self.feed_ids.len() * 2);
+            if self.feeds.is_empty() {
+                self.feeds = Slab::new();
+            }
+        }
+    }
+
+    fn seat(&mut self, client: ClientId, position: Seq) {
+        let Some(member) = self.members.get(&client) else { return };
+        let sink = member.sink.clone();
+        let key = FeedKey { subscription: member.subscription.clone(), encoding: member.encoding };
+        let feed = self.feed(key);
+        sink.seat(&feed, position);
+    }
+
+    fn feed(&mut self, key: FeedKey) -> Rc<RefCell<Feed>> {
+        if let Some(entry) = self.feed_ids.get(&key).and_then(|&id| self.feeds.get(id as usize)) {
+            return entry.feed.clone();
+        }
+        let feed = Rc::new(RefCell::new(Feed::new(self.settings.feed)));
+        let id = self.feeds.insert(FeedEntry { key: key.clone(), feed: feed.clone() }) as FeedId;
+        for selector in key.subscription.selectors() {
+            self.index.entry(selector).insert(id);
+        }
+        self.feed_ids.insert(key, id);
+        feed
+    }
+
+    fn drop_feed(&mut self, key: &FeedKey) {
+        let Some(id) = self.feed_ids.remove(key) else { return };
+        self.feeds.try_remove(id as usize);
+        for selector in key.subscription.selectors() {
+            self.index.update(selector, |ids| {
+                ids.remove(&id);
+                !ids.is_empty()
+            });
+        }
+    }
+
+    fn deliver(&mut self, parcel: &Parcel) {
+        let mut found = std::mem::take(&mut self.found);
+        for channel in parcel.record.draft.channels.iter() {
+            match channel.reach() {
+                Reach::Followers => self.index.for_each_match(channel, |ids| found.extend(ids)),
+                Reach::Everyone => found.extend(self.feeds.iter().map(|(id, _)| id as FeedId)),
+                Reach::Session(session) => self.deliver_privately(session, parcel),
+            }
+        }
+        let is_filtered =
+            parcel.record.draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
+        for id in found.drain(..) {
+            let Some(entry) = self.feeds.get(id as usize) else { continue };
+            let admits = || entry.key.subscription.filter().admits(&parcel.record.draft.attributes);
+            if (is_filtered && !admits()) || !entry.feed.borrow_mut().takes(parcel.number) {
+                continue;
+            }
+            let Some(bytes) = parcel.frames.get(entry.key.encoding) else {
+                tracing::error!(encoding = ?entry.key.encoding, "an event came without the bytes of an encoding in use");
+                continue;
+            };
+            let mut feed = entry.feed.borrow_mut();
+            feed.append(bytes.clone(), parcel.record.seq());
+            if feed.wants_waking() {
+                self.to_wake.push_back(entry.feed.clone());
+            }
+        }
+        self.found = found;
+    }
+
+    fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {
+        for member in self.sessions.get(&session).into_iter().flatten().filter_map(|id| self.members.get(id))
+        {
+            if let Some(bytes) = parcel.frames.get(member.encoding) {
+                member.sink.push_private(bytes.clone(), parcel.record.seq());
+            }
+        }
+    }
+
+    /// Wakes some of those that have something to read. True if there are more.
+    fn wake_some(&mut self) -> bool {
+        let mut left = WAKE_AT_ONCE;
+        while let Some(feed) = self.to_wake.front() {
+            if left == 0 {
+                return true;
+            }
+            let feed = feed.clone();
+            let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, left);
+            left = left.saturating_sub(looked_at.max(1));
+            self.woken += looked_at;
+            if is_done {
+                self.woken = 0;
+                self.to_wake.pop_front();
+                if feed.borrow_mut().woken() {
+                    self.to_wake.push_back(feed);
+                }
+            }
+        }
+        false
+    }
+}
