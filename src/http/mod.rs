@@ -1,0 +1,194 @@
+//! The scope that puts a broker on the web: `GET events` streams, `POST publish` takes events in.
+//!
+//! ```
+//! use actix_web::App;
+//! use fanfare::{Broker, http};
+//!
+//! # actix_web::rt::System::new().block_on(async {
+//! let broker = Broker::builder().start()?;
+//! let app = App::new().service(http::scope("/rt", &broker, http::HttpConfig::default()));
+//! # let _ = app;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET events?channel=…` | a stream of Server-Sent Events |
+//! | `POST publish` | receipts, once the events are committed |
+//! | `GET presence?channel=…` | who follows a channel |
+//! | `GET status` | how the broker stands; needs an admin grant |
+//!
+//! Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`, and `field` where one
+//! is at fault, and `index` in a batch.
+
+mod anonymous;
+mod body;
+mod events;
+mod grant;
+mod origin;
+mod problem;
+mod publish;
+mod publish_body;
+mod query;
+mod socket;
+mod state;
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::future::{Future, ready};
+use std::sync::Arc;
+
+use actix::{Addr, WeakAddr};
+use actix_web::http::header::ALLOW;
+use actix_web::{HttpRequest, ResponseError, Scope, web};
+use futures_core::future::LocalBoxFuture;
+
+use self::anonymous::Reachable;
+pub use self::grant::{AuthError, Grant};
+use self::problem::Problem;
+pub use self::socket::tune_socket;
+use crate::actors::Broker;
+use crate::actors::worker::{Worker, WorkerHandle};
+use crate::event::Payload;
+
+type Authorize = dyn Fn(HttpRequest) -> LocalBoxFuture<'static, Result<Grant, AuthError>> + Send + Sync;
+
+/// What a scope lets in, and whom.
+#[derive(Clone)]
+#[must_use]
+pub struct HttpConfig {
+    authorize: Arc<Authorize>,
+    max_selectors: usize,
+    max_payload: usize,
+    max_body: usize,
+}
+
+impl HttpConfig {
+    /// Decides by an async function what a request may do: from a cookie, a token, a database. It is called for every
+    /// request. A live stream keeps the grant that it was opened with until that expires.
+    ///
+    /// The default serves anonymous clients with every grant, known again by a cookie, and only if the server listens on
+    /// a loopback address and is called by a loopback name: enough to develop with, and nothing to go online with.
+    ///
+    /// ```
+    /// use fanfare::http::{AuthError, Grant, HttpConfig};
+    /// use fanfare::{Selector, SessionId};
+    ///
+    /// let config = HttpConfig::default().authorize(|request| async move {
+    ///     let Some(user) = request.cookie("user") else {
+    ///         return Err(AuthError::Unauthenticated("log in first".into()));
+    ///     };
+    ///     let session = SessionId::derived_from(user.value().as_bytes());
+    ///     let all = Selector::new("**").map_err(AuthError::Malformed)?;
+    ///     Ok(Grant::new(session).subscribe([all]).by_cookie())
+    /// });
+    /// # let _ = config;
+    /// ```
+    pub fn authorize<F, Fut>(mut self, authorize: F) -> Self
+    where
+        F: Fn(HttpRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Grant, AuthError>> + 'static,
+    {
+        self.authorize = Arc::new(move |request| Box::pin(authorize(request)));
+        self
+    }
+
+    /// Serves anonymous clients with every grant to whoever can reach the server, under any name. For a server that
+    /// something else guards.
+    pub fn insecure_anonymous(self) -> Self {
+        self.authorize(|request| ready(anonymous::authorize(&request, Reachable::Everywhere)))
+    }
+
+    /// How many selectors a client may follow. Default: 128.
+    pub fn max_selectors(mut self, max: usize) -> Self {
+        self.max_selectors = max;
+        self
+    }
+
+    /// The largest payload of an event, in bytes. Default: 256 KiB.
+    pub fn max_payload(mut self, max: usize) -> Self {
+        self.max_payload = max;
+        self
+    }
+
+    /// The largest body of a publish, in bytes. Default: 1 MiB.
+    pub fn max_body(mut self, max: usize) -> Self {
+        self.max_body = max;
+        self
+    }
+
+    async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
+        (self.authorize)(request.clone()).await
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        let authorize = |request: HttpRequest| -> LocalBoxFuture<'static, _> {
+            Box::pin(ready(anonymous::authorize(&request, Reachable::Loopback)))
+        };
+        Self {
+            authorize: Arc::new(authorize),
+            max_selectors: 128,
+            max_payload: Payload::MAX_BYTES,
+            max_body: 1024 * 1024,
+        }
+    }
+}
+
+impl fmt::Debug for HttpConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpConfig")
+            .field("max_selectors", &self.max_selectors)
+            .field("max_payload", &self.max_payload)
+            .field("max_body", &self.max_body)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A broker's endpoints under `path`, to be mounted with `App::service`; may be wrapped and guarded like any scope.
+///
+/// The scope does not keep the broker alive: whoever started it does, by its address. When that is gone, streams end and
+/// requests are answered 503.
+///
+/// The server around it decides how soon a client that left is noticed, and how much a slow one holds: see
+/// [`tune_socket`] for the settings.
+pub fn scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
+    let mount = Mount { broker: broker.downgrade(), config, worker: OnceCell::new() };
+    web::scope(path.trim_end_matches('/'))
+        .app_data(web::Data::new(mount))
+        .service(web::resource("/events").route(web::get().to(events::events)).default_service(only("GET")))
+        .service(
+            web::resource("/publish").route(web::post().to(publish::publish)).default_service(only("POST")),
+        )
+        .service(
+            web::resource("/presence").route(web::get().to(state::presence)).default_service(only("GET")),
+        )
+        .service(web::resource("/status").route(web::get().to(state::status)).default_service(only("GET")))
+        .default_service(web::to(|| async {
+            Problem::not_found("there is no such endpoint").error_response()
+        }))
+}
+
+fn only(method: &'static str) -> actix_web::Route {
+    web::to(move || async move {
+        let mut response = Problem::method_not_allowed(format!("use {method}")).error_response();
+        response.headers_mut().insert(ALLOW, actix_web::http::header::HeaderValue::from_static(method));
+        response
+    })
+}
+
+/// What the handlers of a scope share on their thread.
+struct Mount {
+    broker: WeakAddr<Broker>,
+    config: HttpConfig,
+    worker: OnceCell<WorkerHandle>,
+}
+
+impl Mount {
+    /// This thread's worker, started with its first stream.
+    fn worker(&self) -> WorkerHandle {
+        self.worker.get_or_init(|| Worker::start_here(self.broker.clone())).clone()
+    }
+}

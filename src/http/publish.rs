@@ -1,0 +1,70 @@
+//! `POST publish`: a body becomes broadcasts, and their receipts the answer.
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, web};
+use tokio::sync::oneshot;
+
+use super::grant::{Audience, Grant};
+use super::problem::Problem;
+use super::publish_body::{self, Format, Published};
+use super::{Mount, origin};
+use crate::actors::broker::Publish;
+use crate::actors::{Batch, Broadcast};
+use crate::error::CloseReason;
+
+pub(super) async fn publish(
+    request: HttpRequest,
+    body: web::Payload,
+    mount: web::Data<Mount>,
+) -> Result<HttpResponse, Problem> {
+    let grant = mount.config.grant(&request).await?;
+    origin::check(&request, &grant)?;
+    let format = format(&request)?;
+    let limit = mount.config.max_body;
+    let body = body
+        .to_bytes_limited(limit)
+        .await
+        .map_err(|_| Problem::too_large(format!("the body must be at most {limit} bytes")))?
+        .map_err(|error| Problem::bad_request(format!("the body did not arrive: {error}")))?;
+    let Published { events, is_batch } = publish_body::read(&body, format, mount.config.max_payload)?;
+
+    let broadcasts = events.into_iter().enumerate().map(|(index, (audience, event))| {
+        broadcast(audience, event, &grant).map_err(|problem| problem.index(is_batch.then_some(index)))
+    });
+    let batch = Batch::new(broadcasts.collect::<Result<_, _>>()?)?;
+    let broker = mount.broker.upgrade().ok_or_else(gone)?;
+    let (reply, receipts) = oneshot::channel();
+    broker.do_send(Publish { batch, reply });
+    let receipts = receipts.await.map_err(|_| gone())??;
+
+    Ok(match receipts.first() {
+        Some(receipt) if !is_batch => HttpResponse::Ok().json(receipt),
+        _ => HttpResponse::Ok().json(receipts),
+    })
+}
+
+fn broadcast(audience: Audience, event: crate::Event, grant: &Grant) -> Result<Broadcast, Problem> {
+    grant.may_publish(&audience)?;
+    let broadcast = match audience {
+        Audience::Channels(channels) => Broadcast::channels(channels, event)?,
+        Audience::Sessions(sessions) => Broadcast::sessions(sessions, event),
+        Audience::Everyone => Broadcast::everyone(event),
+    };
+    Ok(broadcast.publisher(grant.publisher.clone()))
+}
+
+fn format(request: &HttpRequest) -> Result<Format, Problem> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        Ok(Format::Json)
+    } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+        Ok(Format::Lines)
+    } else {
+        Err(Problem::unsupported_media_type("publish application/json or application/x-ndjson"))
+    }
+}
+
+fn gone() -> Problem {
+    Problem::closed(CloseReason::Unavailable, std::time::Duration::from_secs(5))
+}

@@ -1,0 +1,48 @@
+//! What a server must set on its sockets, since no handler can.
+
+use std::any::Any;
+use std::time::Duration;
+
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+use socket2::SockRef;
+
+/// As much as the kernel holds for a client that does not read. Without a bound it would be megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long data may go unacknowledged before the connection is given up: a peer that vanished without a word is
+/// noticed by nothing else.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bounds what a slow peer can hold and how long a vanished one stays; pass it to `HttpServer::on_connect`, before
+/// `bind`.
+///
+/// Sets `SO_SNDBUF` to 64 KiB and, where the system has it, `TCP_USER_TIMEOUT` to 30 s on plain TCP connections.
+/// A connection whose options cannot be set is served all the same.
+///
+/// ```no_run
+/// use actix_web::{App, HttpServer};
+/// use fanfare::{Broker, http};
+///
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::builder().start()?;
+/// HttpServer::new(move || App::new().service(http::scope("/rt", &broker, http::HttpConfig::default())))
+///     .h1_allow_half_closed(false) // a client that closed is gone, not half gone
+///     .tcp_nodelay(true)           // events leave at once
+///     .on_connect(http::tune_socket)
+///     .bind("127.0.0.1:8080")?
+///     .run()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn tune_socket(connection: &dyn Any, _: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    let socket = SockRef::from(stream);
+    let sent = socket.set_send_buffer_size(SEND_BUFFER);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux", target_os = "cygwin"))]
+    let sent = sent.and(socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+    if let Err(error) = sent {
+        tracing::debug!(%error, "socket options could not be set");
+    }
+}

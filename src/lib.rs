@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// In reading order: values, bytes, actors, HTTP.
+mod channel;
+mod config;
+mod cursor;
+mod error;
+mod event;
+mod identity;
+mod interest;
+mod record;
+mod wire;
+
+mod actors;
+pub mod http;
+
+pub use actors::{
+    Batch, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain, Log, Members, MemoryLog,
+    Presence, Receipt, Sessions, Stats, log,
+};
+pub use channel::{Channel, Selector};
+pub use cursor::{Cursor, Lineage, Name, ResetReason, Seq, Timeline};
+pub use error::{CloseReason, InvalidValue, LogError, PublishError, StartError};
+pub use event::{Attributes, Event, EventId, EventName, Payload};
+pub use identity::{ClientId, Publisher, SessionId};
+pub use interest::{Filter, Interest, Subscription};
+pub use record::{Draft, Place, Record};
