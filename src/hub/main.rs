@@ -1,0 +1,99 @@
+//! The hub: the scope of the library as a ready program, with a page.
+
+mod pages;
+mod settings;
+
+use std::error::Error;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use actix_web::rt::signal::unix::{SignalKind, signal};
+use actix_web::{App, HttpServer, web};
+use fanfare::{Broker, Drain, MemoryLog, http};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+use self::settings::{LogKind, Settings};
+
+#[actix_web::main]
+async fn main() -> ExitCode {
+    let settings = Settings::of_process();
+    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
+    let to_stderr = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(to_stderr).with(levels).init();
+    match serve(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", with_sources(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
+    }
+    let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain);
+    let broker = match settings.log {
+        LogKind::Memory => builder.log(MemoryLog::default()),
+    }
+    .start()?;
+
+    let mut config = http::HttpConfig::default()
+        .max_selectors(settings.max_selectors)
+        .max_payload(settings.max_payload)
+        .max_body(settings.max_body);
+    if settings.insecure {
+        config = config.insecure_anonymous();
+    }
+    let served = broker.clone();
+    let server = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(served.clone())).configure(pages::routes).service(http::scope(
+            "",
+            &served,
+            config.clone(),
+        ))
+    })
+    .h1_allow_half_closed(false)
+    .tcp_nodelay(true)
+    .on_connect(http::tune_socket)
+    .max_connections(1 << 20)
+    .backlog(4096)
+    .shutdown_timeout(settings.drain.as_secs().max(1))
+    .disable_signals()
+    .bind(settings.listen)
+    .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    if let Some(address) = server.addrs().first() {
+        pages::greet(*address);
+    }
+    let server = server.run();
+    let handle = server.handle();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    actix_web::rt::spawn(async move {
+        let (terminate, interrupt) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
+        futures_util::future::select(terminate, interrupt).await;
+        tracing::info!("told to stop; ending the streams");
+        // Streams end by themselves first: the server would wait for them, and they would never end.
+        broker.do_send(Drain);
+        handle.stop(true).await;
+    });
+    server.await?;
+    Ok(())
+}
+
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
