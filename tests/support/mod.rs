@@ -1,0 +1,91 @@
+//! What the tests share: a real server on a real port, and a client that sees every byte.
+
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
+
+pub mod http;
+pub mod hub;
+pub mod sse;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer};
+use fanfare::http::{HttpConfig, scope, tune_socket};
+use fanfare::{Broker, BrokerStats, Builder, Stats};
+
+/// A broker behind a server with two threads. Stops with the test.
+pub struct TestServer {
+    pub broker: Addr<Broker>,
+    pub addr: SocketAddr,
+    pub handle: ServerHandle,
+}
+
+pub fn serve(builder: Builder) -> TestServer {
+    serve_with(builder, HttpConfig::default())
+}
+
+pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
+    let broker = builder.start().expect("the broker starts");
+    let served = broker.downgrade();
+    let server = HttpServer::new(move || {
+        let broker = served.upgrade().expect("the broker lives while the server starts");
+        App::new().service(scope("/rt", &broker, config.clone()))
+    })
+    .workers(2)
+    .h1_allow_half_closed(false)
+    .tcp_nodelay(true)
+    .on_connect(tune_socket)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .bind("127.0.0.1:0")
+    .expect("a free port");
+    let addr = *server.addrs().first().expect("bound");
+    let server = server.run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    TestServer { broker, addr, handle }
+}
+
+impl TestServer {
+    pub async fn stats(&self) -> BrokerStats {
+        self.broker.send(Stats).await.expect("the broker lives")
+    }
+
+    /// Waits until the broker's figures are as wanted, and says for how long.
+    pub async fn until(&self, within: Duration, wanted: impl Fn(&BrokerStats) -> bool) -> Duration {
+        let start = Instant::now();
+        loop {
+            let stats = self.stats().await;
+            if wanted(&stats) {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < within, "not within {within:?}: {stats:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn open(&self, query: &str) -> sse::SseClient {
+        sse::SseClient::open(self.addr, &format!("/rt/events?{query}"), &[]).await
+    }
+
+    /// Opens a stream and reads its first block.
+    pub async fn live(&self, query: &str) -> sse::SseClient {
+        let mut client = self.open(query).await;
+        client.welcome().await;
+        client
+    }
+
+    /// Opens a stream as the browser that has this cookie.
+    pub async fn live_as(&self, cookie: &str, query: &str) -> sse::SseClient {
+        let path = format!("/rt/events?{query}");
+        let mut client = sse::SseClient::open(self.addr, &path, &[("cookie", cookie)]).await;
+        client.welcome().await;
+        client
+    }
+
+    pub async fn publish(&self, body: &str) -> http::Answer {
+        http::post_json(self.addr, "/rt/publish", body).await
+    }
+}
