@@ -69,9 +69,8 @@ impl SessionId {
     #[must_use]
     pub fn derived_from(secret: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(b"fanfare session\0").chain_update(secret).finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        Self(Ulid::from_bytes(bytes))
+        // A digest has 32 bytes.
+        Self(Ulid::from_bytes(digest.as_slice().first_chunk().copied().unwrap_or_default()))
     }
 }
 

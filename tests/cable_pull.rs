@@ -77,7 +77,8 @@ impl Drop for Wire {
 
 fn ip(args: &str) {
     let status = Command::new("ip").args(args.split(' ')).status();
-    let status = status.unwrap_or_else(|error| panic!("ip (iproute2) does not run: {error}; scripts/test installs it"));
+    let status = status
+        .unwrap_or_else(|error| panic!("ip (iproute2) does not run: {error}; scripts/test installs it"));
     assert!(status.success(), "`ip {args}` failed; this test needs root");
 }
 

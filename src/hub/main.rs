@@ -1,5 +1,7 @@
 //! The hub: the scope of the library as a ready program, with a page.
 
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used))]
+
 mod pages;
 mod settings;
 

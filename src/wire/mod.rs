@@ -18,8 +18,6 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    pub(crate) const ALL: [Self; 2] = [Self::SseRaw, Self::SseEnvelope];
-
     fn encode(self, record: &Record, timeline: &Timeline) -> Bytes {
         match self {
             Self::SseRaw => sse::event(record, timeline, record.draft.payload.as_str()),
@@ -30,16 +28,26 @@ impl Encoding {
 
 /// The bytes of one event, in each encoding that somebody has asked for so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Frames([Option<Bytes>; Encoding::ALL.len()]);
+pub(crate) struct Frames {
+    sse_raw: Option<Bytes>,
+    sse_envelope: Option<Bytes>,
+}
 
 impl Frames {
     /// The event in `encoding`, written now if it was not before.
     pub(crate) fn encode(&mut self, encoding: Encoding, record: &Record, timeline: &Timeline) -> &Bytes {
-        self.0[encoding as usize].get_or_insert_with(|| encoding.encode(record, timeline))
+        let slot = match encoding {
+            Encoding::SseRaw => &mut self.sse_raw,
+            Encoding::SseEnvelope => &mut self.sse_envelope,
+        };
+        slot.get_or_insert_with(|| encoding.encode(record, timeline))
     }
 
     /// The event in `encoding`, if it was written.
     pub(crate) fn get(&self, encoding: Encoding) -> Option<&Bytes> {
-        self.0[encoding as usize].as_ref()
+        match encoding {
+            Encoding::SseRaw => self.sse_raw.as_ref(),
+            Encoding::SseEnvelope => self.sse_envelope.as_ref(),
+        }
     }
 }

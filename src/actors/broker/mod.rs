@@ -62,7 +62,6 @@ pub struct Broker {
 
 impl Broker {
     /// A broker with the default settings, to be changed and started.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
