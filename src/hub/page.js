@@ -126,6 +126,7 @@ class Stream {
   #retry = 3000;
   #failures = 0;
   #isOpen = false;
+  #farewell = "";
   #cursor = "";
   #silentAfter = 30_000;
   #lastHeard = 0;
@@ -200,9 +201,10 @@ class Stream {
     if (session) this.#on.session(session);
     this.#failures = 0;
     this.#isOpen = true;
+    this.#farewell = "the stream ended";
     this.#on.state("open", { client: response.headers.get("fanfare-client") });
     await this.#read(response.body.getReader());
-    return { why: "the stream ended" };
+    return { why: this.#farewell };
   }
 
   async #read(reader) {
@@ -210,6 +212,7 @@ class Stream {
       retry: (milliseconds) => { this.#retry = milliseconds; },
       block: (block) => {
         if (block.event === "$welcome") this.#silentAfter = silenceAllowed(block.data);
+        if (block.event === "$closing") this.#farewell = `the hub ended the stream (${jsonOf(block.data)?.reason})`;
         this.#on.block(block);
       },
     });
@@ -270,11 +273,14 @@ function problemText(problem) {
 }
 
 function clearProblem(form) {
-  for (const field of form.querySelectorAll("[data-field]")) {
-    const error = field.querySelector(".error");
-    if (error) error.hidden = true;
-    for (const control of controlsOf(field)) control.removeAttribute("aria-invalid");
-  }
+  for (const field of form.querySelectorAll("[data-field]")) clearField(field);
+}
+
+function clearField(field) {
+  const error = field?.querySelector(".error");
+  if (!error) return;
+  error.hidden = true;
+  for (const control of controlsOf(field)) control.removeAttribute("aria-invalid");
 }
 
 /** Marks the field that a problem names, and takes the reader there. */
@@ -297,11 +303,11 @@ const controlsOf = (field) => field.querySelectorAll("textarea, select, input:no
 
 const KEPT = 500;
 /** What a row shows before it is opened, and at most. */
-const BRIEF = 240;
+const BRIEF = 200;
 const SHOWN = 16_384;
 
 const notices = {
-  $welcome: (told) => ["good", `Connected as client ${told.client} of session ${told.session}; heartbeat every ${told.heartbeat} s.`],
+  $welcome: (told) => ["good", `Connected; a heartbeat every ${told.heartbeat} s.`],
   $gap: (told) => ["warn", `Events after ${told.after} are gone (${told.reason}). The stream goes on at ${told.resumed_at}; the head is ${told.head}.`],
   $reset: (told) => ["warn", `The cursor could not be resumed (${told.reason}). The stream starts afresh; the head is ${told.head}.`],
   $lag: (told) => ["warn", `This client was too slow: ${told.dropped} ephemeral events were left out here.`],
@@ -492,7 +498,7 @@ class SubscribeConsole {
 
   #showWaiting({ why, cursor }) {
     this.#why = why;
-    say($("stream-state"), "cut off, will retry", "warn");
+    say($("stream-state"), "cut off", "warn");
     this.#countDown();
     this.#blocks.add({ event: "cut off", note: cursor ? `${why}; goes on after ${cursor}` : why });
   }
@@ -522,7 +528,7 @@ class SubscribeConsole {
   #countDown() {
     if (this.#waitsUntil === 0) return;
     const seconds = Math.max(0, Math.ceil((this.#waitsUntil - performance.now()) / 1000));
-    say($("stream-detail"), `${this.#why}; next attempt in ${seconds} s`);
+    say($("stream-detail"), `${this.#why}; again in ${seconds} s`);
   }
 
   #clear() {
@@ -688,6 +694,9 @@ async function copy(button) {
 // ---------------------------------------------------------------------------------------------------------------------
 
 const WINDOW = 60_000;
+const POLL_EVERY = 1000;
+/** How often a hub is asked that does not answer. */
+const POLL_AWAY = 3000;
 /** A rate over a longer pause, in which the page was hidden or the hub away, would say nothing of its course. */
 const PAUSE = 5_000;
 
@@ -733,7 +742,7 @@ function showCount(target, count) {
 /** A round number not below `value`, so that the scale of a plot does not jump with each sample. */
 function roundUp(value) {
   const step = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
-  return [1, 2, 4, 5, 10].map((factor) => factor * step).find((candidate) => candidate >= value);
+  return [1, 2, 4, 6, 8, 10].map((factor) => factor * step).find((candidate) => candidate >= value);
 }
 
 function draw(canvas, samples, key) {
@@ -813,9 +822,11 @@ function drawRun(context, points, box, color) {
   context.globalAlpha = 0.13;
   context.fill();
   context.globalAlpha = 1;
-  context.beginPath();
-  context.arc(...points.at(-1), 2.5, 0, 2 * Math.PI);
-  context.fill();
+  if (points.at(-1)[0] === box.right) {
+    context.beginPath();
+    context.arc(...points.at(-1), 2.5, 0, 2 * Math.PI);
+    context.fill();
+  }
   context.restore();
 }
 
@@ -824,6 +835,7 @@ class StatusPanel {
   #timer;
   #isAsking = false;
   #isStopped = false;
+  #every = POLL_EVERY;
 
   constructor() {
     // Nobody looks at a hidden page, and a hub with a thousand of them would be asked a thousand times a second.
@@ -833,7 +845,7 @@ class StatusPanel {
     this.#poll();
   }
 
-  /** Asks, and asks again a second after the question was put; never twice at a time. */
+  /** Asks, and asks again a second after it began to ask; never twice at a time. */
   async #poll() {
     clearTimeout(this.#timer);
     if (document.hidden || this.#isStopped || this.#isAsking) return;
@@ -841,13 +853,14 @@ class StatusPanel {
     const start = performance.now();
     await this.#ask().catch(() => this.#showAway("the hub does not answer"));
     this.#isAsking = false;
-    this.#timer = setTimeout(() => this.#poll(), Math.max(100, 1000 - (performance.now() - start)));
+    this.#timer = setTimeout(() => this.#poll(), Math.max(100, this.#every - (performance.now() - start)));
   }
 
   async #ask() {
     const response = await fetch(endpoint("status"), { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       const status = await response.json();
+      this.#every = POLL_EVERY;
       showStatus(status, this.#history.add(status));
       return this.#draw();
     }
@@ -857,6 +870,7 @@ class StatusPanel {
   }
 
   #showAway(why) {
+    this.#every = POLL_AWAY;
     $("status").classList.add("stale");
     say($("hub-state"), why, "bad");
   }
@@ -872,6 +886,8 @@ class StatusPanel {
     }[status];
     say($("status-note"), why ?? `There are no counters: ${problemText(problem)}`, "warn");
     $("status-note").hidden = false;
+    const wasShown = this.#history.samples.length > 0;
+    for (const part of $("status").querySelectorAll(".tiles, .plots")) part.hidden = !wasShown;
   }
 
   #draw() {
@@ -908,7 +924,11 @@ function start() {
   $("publish").addEventListener("change", showAudience);
   $("own-session").addEventListener("click", addOwnSession);
   for (const form of [$("subscribe"), $("publish")]) {
-    form.addEventListener("input", showCurl);
+    form.addEventListener("input", (event) => {
+      // What was said of the old value may not hold for the new one.
+      clearField(event.target.closest("[data-field]"));
+      showCurl();
+    });
     form.addEventListener("keydown", submitByKey);
   }
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
