@@ -58,6 +58,17 @@ async fn the_printed_curl_lines_work() {
     }
 }
 
+/// Nobody has to read what it prints.
+#[actix_web::test]
+async fn a_greeting_that_cannot_be_written_is_no_reason_to_stop() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let mut hub = fanfare().args(["--listen", "127.0.0.1:0"]).stdout(full).spawn().expect("starts");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(hub.try_wait().expect("a child").is_none());
+    hub.kill().expect("killed");
+    hub.wait().expect("ended");
+}
+
 /// SIGTERM: streams are ended with a time to come back, and the process goes with 0 well within the drain.
 #[actix_web::test]
 async fn told_to_stop_it_ends_its_streams_and_exits() {

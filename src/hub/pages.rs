@@ -1,5 +1,6 @@
 //! What the hub serves beside the scope: its page and its health.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use actix::Addr;
@@ -39,13 +40,16 @@ async fn ready(broker: web::Data<Addr<Broker>>) -> HttpResponse {
     }
 }
 
-/// Tells whoever started the hub how to try it.
-#[expect(clippy::print_stdout, reason = "this is for the one at the terminal, not for the log")]
+/// Tells whoever started the hub how to try it. Nobody may be reading, which is no reason not to serve.
 pub(crate) fn greet(address: SocketAddr) {
-    println!("fanfare serves http://{address}/");
-    println!("  subscribe: curl -N 'http://{address}/events?channel=demo/*'");
-    println!(
-        "  publish:   curl -H 'content-type: application/json' \
-         -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' http://{address}/publish"
+    let text = format!(
+        "fanfare serves http://{address}/\n  \
+         subscribe: curl -N 'http://{address}/events?channel=demo/*'\n  \
+         publish:   curl -H 'content-type: application/json' \
+         -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' http://{address}/publish\n"
     );
+    let mut stdout = std::io::stdout();
+    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "nobody reads the greeting");
+    }
 }
