@@ -58,6 +58,13 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
+    /// The channel whose name this is, reserved ones included: for logs, which read back what
+    /// [`Channel::as_str`] gave.
+    #[must_use]
+    pub fn restore(name: &str) -> Self {
+        Self(name.into())
+    }
+
     pub(crate) fn everyone() -> Self {
         Self(EVERYONE.into())
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::actors::{FeedBounds, IntakeBounds, WorkerSettings};
 use crate::error::InvalidValue;
+use crate::retention::Retention;
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -11,10 +12,12 @@ pub(crate) struct Settings {
     pub(crate) intake: IntakeBounds,
     pub(crate) ring_events: usize,
     pub(crate) ring_bytes: usize,
+    pub(crate) retention: Retention,
     pub(crate) worker: WorkerSettings,
 }
 
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+const MAX_DRAIN: Duration = Duration::from_secs(3600);
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 impl Default for Settings {
@@ -23,6 +26,7 @@ impl Default for Settings {
             intake: IntakeBounds { events: 65_536, bytes: 64 << 20 },
             ring_events: 16_384,
             ring_bytes: 32 << 20,
+            retention: Retention::default(),
             worker: WorkerSettings {
                 feed: FeedBounds { events: 1024, bytes: 1 << 20 },
                 heartbeat: Duration::from_secs(15),
@@ -40,6 +44,9 @@ impl Settings {
         }
         if self.worker.stall_timeout < self.worker.heartbeat {
             return Err(InvalidValue::new("stall_timeout", "must not be less than the heartbeat"));
+        }
+        if self.worker.drain > MAX_DRAIN {
+            return Err(InvalidValue::new("drain", "must be at most 1 h"));
         }
         let bounds = [
             ("intake", self.intake.events.min(self.intake.bytes)),

@@ -26,6 +26,12 @@ impl Name {
         Self(name.into())
     }
 
+    /// The name that was minted before: for logs, which read back what [`Name::as_str`] gave.
+    #[must_use]
+    pub fn restore(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -120,6 +120,12 @@ impl EventName {
         Ok(Self((name != "message").then(|| name.into())))
     }
 
+    /// The name that was validated before: for logs, which read back what [`EventName::explicit`] gave.
+    #[must_use]
+    pub fn restore(name: Option<&str>) -> Self {
+        Self(name.map(Into::into))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -127,7 +133,8 @@ impl EventName {
     }
 
     /// The name, unless it is `message`, which goes without saying.
-    pub(crate) fn explicit(&self) -> Option<&str> {
+    #[must_use]
+    pub fn explicit(&self) -> Option<&str> {
         self.0.as_deref()
     }
 }
@@ -157,6 +164,12 @@ impl EventId {
             return Err(InvalidValue::new("id", "must be of the characters A-Z a-z 0-9 . _ : -"));
         }
         Ok(Self(id.into()))
+    }
+
+    /// The id that was validated before: for logs, which read back what [`EventId::as_str`] gave.
+    #[must_use]
+    pub fn restore(id: &str) -> Self {
+        Self(id.into())
     }
 
     pub(crate) fn mint() -> Self {
@@ -226,6 +239,13 @@ impl Payload {
         Self::within(text, true, max)
     }
 
+    /// The payload that was validated before: for logs, which read back what [`Payload::as_str`] and
+    /// [`Payload::is_json`] gave.
+    #[must_use]
+    pub fn restore(text: String, is_json: bool) -> Self {
+        Self { text: text.into_boxed_str(), is_json }
+    }
+
     fn within(text: String, is_json: bool, max: usize) -> Result<Self, InvalidValue> {
         if text.len() > max {
             return Err(InvalidValue::oversized("data", format!("must be at most {max} bytes")));
@@ -266,6 +286,18 @@ impl Attributes {
             return Err(InvalidValue::new("attributes", format!("must be at most {}", Self::MAX)));
         }
         Ok(())
+    }
+
+    /// The attributes that were validated before: for logs, which read back their JSON.
+    #[must_use]
+    pub fn restore(json: &str) -> Self {
+        Self(serde_json::from_str(json).unwrap_or_default())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value of `key`.

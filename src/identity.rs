@@ -27,7 +27,10 @@ macro_rules! ulid_newtype {
             type Err = InvalidValue;
 
             fn from_str(text: &str) -> Result<Self, InvalidValue> {
-                Ulid::from_string(text).map(Self).map_err(|_| InvalidValue::new($field, "must be a ULID"))
+                // 26 digits of five bits are two bits more than there are: the first is at most 7.
+                let fits = text.as_bytes().first().is_some_and(|first| (b'0'..=b'7').contains(first));
+                let ulid = Ulid::from_string(text).ok().filter(|_| fits);
+                ulid.map(Self).ok_or_else(|| InvalidValue::new($field, "must be a ULID"))
             }
         }
 

@@ -6,7 +6,7 @@ use crate::channel::{Channel, Reach, Selector};
 use crate::error::InvalidValue;
 use crate::event::{Attributes, check_attribute};
 use crate::identity::SessionId;
-use crate::record::Record;
+use crate::record::Draft;
 
 /// The channels that a client follows and the filter it puts on them: two clients with the same hear the same,
 /// their sessions' own messages aside.
@@ -81,16 +81,21 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// Whether an event is for this client. The filter narrows the channels that it asked for and nothing else.
+    /// Whether an event of these channels and attributes is for this client. The filter narrows the channels that it
+    /// asked for and nothing else.
     #[must_use]
-    pub fn covers(&self, record: &Record) -> bool {
-        record.draft.channels.iter().any(|channel| match channel.reach() {
+    pub fn covers(&self, channels: &[Channel], attributes: &Attributes) -> bool {
+        channels.iter().any(|channel| match channel.reach() {
             Reach::Everyone => true,
             Reach::Session(session) => session == self.session,
-            Reach::Followers => {
-                self.selects(channel) && self.subscription.filter.admits(&record.draft.attributes)
-            }
+            Reach::Followers => self.selects(channel) && self.subscription.filter.admits(attributes),
         })
+    }
+
+    /// Whether an event is for this client.
+    #[must_use]
+    pub fn covers_event(&self, event: &Draft) -> bool {
+        self.covers(&event.channels, &event.attributes)
     }
 
     /// Whether a channel is one that this client hears.

@@ -22,11 +22,14 @@ mod event;
 mod identity;
 mod interest;
 mod record;
+mod retention;
 mod wire;
 
 mod actors;
 pub mod http;
 
+#[cfg(feature = "sqlite")]
+pub use actors::log::{Durability, SqliteLog};
 pub use actors::{
     Batch, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain, Log, Members, MemoryLog,
     Presence, Receipt, Sessions, Stats, log,
@@ -38,3 +41,4 @@ pub use event::{Attributes, Event, EventId, EventName, Payload};
 pub use identity::{ClientId, Publisher, SessionId};
 pub use interest::{Filter, Interest, Subscription};
 pub use record::{Draft, Place, Record};
+pub use retention::{Limits, Policy, Retention, Rule};

@@ -38,7 +38,8 @@ impl Draft {
     #[must_use]
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 256;
-        let channels: usize = self.channels.iter().map(|channel| channel.as_str().len()).sum();
+        const PER_CHANNEL: usize = 96;
+        let channels: usize = self.channels.iter().map(|channel| channel.as_str().len() + PER_CHANNEL).sum();
         OVERHEAD + channels + self.payload.as_str().len() + self.id.as_str().len() + self.attributes.weight()
     }
 }

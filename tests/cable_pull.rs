@@ -87,7 +87,7 @@ fn ip(args: &str) {
 fn a_client_whose_link_is_cut_is_gone_in_bounded_time() {
     let mut wire = Wire::lay();
     let listen = format!("{HUB}:8080");
-    let hub = ["serve", "--listen", &listen, "--insecure", "--heartbeat", "1s"];
+    let hub = ["serve", "--log", "memory", "--listen", &listen, "--insecure", "--heartbeat", "1s"];
     wire.spawn(0, env!("CARGO_BIN_EXE_fanfare"), &hub);
     wire.until_clients(0, Duration::from_secs(10));
     let url = format!("http://{HUB}:8080/events?channel=a");

@@ -18,7 +18,11 @@ fn fanfare() -> Command {
 /// What the hub prints is what a newcomer types: the `curl` lines work as they stand.
 #[actix_web::test]
 async fn the_printed_curl_lines_work() {
-    let mut hub = fanfare().args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut hub = fanfare()
+        .args(["--listen", "127.0.0.1:0", "--log", "memory"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
     let mut stdout = hub.stdout.take().expect("piped");
     let mut printed = String::new();
     while printed.matches('\n').count() < 3 {
@@ -62,7 +66,8 @@ async fn the_printed_curl_lines_work() {
 #[actix_web::test]
 async fn a_greeting_that_cannot_be_written_is_no_reason_to_stop() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
-    let mut hub = fanfare().args(["--listen", "127.0.0.1:0"]).stdout(full).spawn().expect("starts");
+    let mut hub =
+        fanfare().args(["--listen", "127.0.0.1:0", "--log", "memory"]).stdout(full).spawn().expect("starts");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(hub.try_wait().expect("a child").is_none());
     hub.kill().expect("killed");
@@ -109,7 +114,7 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     std::fs::write(&file, "heartbeat = \"7s\"\nmax_selectors = 2\nmax_payload = \"1KiB\"\n")
         .expect("written");
     let mut hub = fanfare()
-        .args(["serve", "--listen", "127.0.0.1:0", "--heartbeat", "5s", "--config"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--log", "memory", "--heartbeat", "5s", "--config"])
         .arg(&file)
         .env("FANFARE_HEARTBEAT", "6s")
         .env("FANFARE_MAX_SELECTORS", "3")
@@ -148,7 +153,7 @@ async fn what_cannot_be_served_is_said() {
         (vec!["--heartbeat", "1ms"], "heartbeat"),
         (vec!["--max-connektions", "1"], "--max-connektions"),
     ] {
-        let output = fanfare().args(&args).output().expect("runs");
+        let output = fanfare().args(["--log", "memory"]).args(&args).output().expect("runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(part), "{args:?}: {said}");
     }

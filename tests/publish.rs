@@ -4,7 +4,9 @@ mod support;
 
 use actix::prelude::*;
 use fanfare::http::{Grant, HttpConfig};
-use fanfare::log::{Commit, CommitFailed, Follower, LogHandle, Opened, Page, ReadAfter, Seek};
+use fanfare::log::{
+    Commit, CommitFailed, Follower, Forget, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek,
+};
 use fanfare::{
     Broadcast, Broker, Event, Lineage, LogError, Name, PublishError, Publisher, Selector, SessionId,
 };
@@ -165,16 +167,18 @@ struct BadLog {
 }
 
 impl fanfare::Log for BadLog {
-    fn start(self: Box<Self>, follower: Follower) -> Result<LogHandle, LogError> {
+    fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
+        let follower = setup.follower;
         if let Some(broker) = follower.opened.upgrade() {
             let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
-            broker.do_send(Opened { lineage, head: 0 });
+            broker.do_send(Opened { lineage, head: 0, held: Vec::new() });
         }
         let bad = Bad { fails: self.fails.then_some(follower) }.start();
         Ok(LogHandle {
             commit: bad.clone().recipient(),
             read: bad.clone().recipient(),
-            seek: bad.recipient(),
+            seek: bad.clone().recipient(),
+            forget: bad.recipient(),
         })
     }
 }
@@ -203,6 +207,12 @@ impl Handler<ReadAfter> for Bad {
     fn handle(&mut self, _: ReadAfter, _: &mut Self::Context) -> Self::Result {
         Err(LogError::new("unreadable"))
     }
+}
+
+impl Handler<Forget> for Bad {
+    type Result = ();
+
+    fn handle(&mut self, _: Forget, _: &mut Self::Context) {}
 }
 
 impl Handler<Seek> for Bad {

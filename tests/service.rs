@@ -131,5 +131,6 @@ async fn bad_settings_never_run() {
     assert_eq!(field(Broker::builder().in_flight(0, 1)), "intake");
     assert_eq!(field(Broker::builder().ring(1, 0)), "ring");
     assert_eq!(field(Broker::builder().feed(0, 0)), "feed");
+    assert_eq!(field(Broker::builder().drain(Duration::MAX)), "drain");
     assert!(Broker::builder().heartbeat(Duration::from_secs(60)).start().is_ok());
 }

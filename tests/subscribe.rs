@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use actix_web::cookie::Cookie;
 use fanfare::http::{AuthError, Grant, HttpConfig};
-use fanfare::{Broadcast, Broker, CloseReason, CloseSession, Event, Presence, Selector, SessionId, Sessions};
+use fanfare::{
+    Broadcast, Broker, CloseReason, CloseSession, Drain, Event, Presence, Selector, SessionId, Sessions,
+};
 use support::{http, serve, serve_with, sse::SseClient};
 
 fn text(data: impl Into<String>) -> Event {
@@ -174,14 +176,20 @@ async fn a_stream_has_a_ping_within_each_heartbeat() {
     let mut client = server.live("channel=quiet").await;
     let mut last = Instant::now();
     for n in 1..=5 {
-        server.broker.do_send(Broadcast::channel("busy", text("x")).expect("valid"));
+        server
+            .broker
+            .send(Broadcast::channel("busy", text("x")).expect("valid"))
+            .await
+            .expect("answered")
+            .expect("committed");
         let ping = client.block().await.expect("a block");
         assert_eq!(ping.comment.as_deref(), Some("ping"), "{ping:?}");
         assert!(ping.data.is_none() && ping.event.is_none());
         let seq: u64 =
             ping.id.expect("a cursor").rsplit('.').next().expect("a number").parse().expect("a number");
-        assert!(seq >= n, "the cursor moves on a quiet channel");
-        assert!(last.elapsed() <= heartbeat + Duration::from_millis(50), "{:?}", last.elapsed());
+        // One ping may have been on its way before the event.
+        assert!(seq + 1 >= n, "the cursor moves on a quiet channel");
+        assert!(last.elapsed() <= heartbeat + Duration::from_millis(200), "{:?}", last.elapsed());
         last = Instant::now();
     }
 }
@@ -212,11 +220,12 @@ async fn a_client_that_left_is_gone_from_the_registry() {
 #[actix_web::test]
 async fn registering_during_a_sweep_loses_nobody() {
     let server = serve(Broker::builder().heartbeat(Duration::from_millis(100)));
-    let _stuck = server.live("channel=a").await;
+    let _stuck = server.live("channel=a&channel=b").await;
     let mut clients = Vec::new();
     for _ in 0..100 {
         clients.push(server.live("channel=a").await);
-        server.broker.do_send(Broadcast::channel("b", text("x")).expect("valid"));
+        // More than the stuck client's kernel buffers take.
+        server.broker.do_send(Broadcast::channel("b", text("x".repeat(64 * 1024))).expect("valid"));
     }
     server.broker.do_send(Broadcast::channel("a", text("here")).expect("valid"));
     for client in &mut clients {
@@ -329,6 +338,95 @@ async fn a_service_can_end_a_session() {
     server.until(Duration::from_secs(1), |stats| stats.clients == 1).await;
     server.broker.do_send(Broadcast::channel("a", text("still here")).expect("valid"));
     assert_eq!(other.data().await, "still here");
+}
+
+/// What was delivered before a stream is ended comes before its end, to every client.
+#[actix_web::test]
+async fn the_last_event_before_the_end_is_not_lost() {
+    let server = serve(Broker::builder());
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        clients.push(server.live("channel=a").await);
+    }
+    for n in 0..3 {
+        server.broker.do_send(Broadcast::everyone(text(n.to_string())));
+    }
+    server.broker.do_send(Broadcast::channel("a", text("last").ephemeral()).expect("valid"));
+    server.broker.send(Broadcast::everyone(text("end"))).await.expect("answered").expect("committed");
+    server.broker.do_send(Drain);
+    for client in &mut clients {
+        let mut all = Vec::new();
+        while let Some(event) = client.event().await {
+            all.push(event.data().to_owned());
+        }
+        let closing = r#"{"reason":"draining"}"#;
+        all.retain(|data| data != "last");
+        assert_eq!(all, ["0", "1", "2", "end", closing]);
+    }
+}
+
+/// Even a client that reads nothing for itself is not held for ever: it is told why, should it ever read again.
+#[actix_web::test]
+async fn a_client_that_takes_nothing_is_ended() {
+    let heartbeat = Duration::from_millis(200);
+    let server = serve(Broker::builder().heartbeat(heartbeat).stall_timeout(heartbeat * 3));
+    let mut stuck = server.live("channel=a").await;
+    for _ in 0..400 {
+        let stored = Broadcast::channel("a", text("x".repeat(16 * 1024))).expect("valid");
+        server.broker.send(stored).await.expect("answered").expect("committed");
+    }
+    server.until(Duration::from_secs(3), |stats| stats.clients == 0).await;
+    let mut last = None;
+    while let Some(event) = stuck.event().await {
+        last = Some(event);
+    }
+    assert_eq!(last.expect("last words").data(), r#"{"reason":"slow"}"#);
+}
+
+/// A large event for one session arrives, whatever the bound of what waits for a client alone.
+#[actix_web::test]
+async fn a_large_private_event_arrives() {
+    let server = serve(Broker::builder());
+    let mut client = server.live("").await;
+    let session: SessionId = client.head.header("fanfare-session").expect("named").parse().expect("a ULID");
+    let large = text("x".repeat(256 * 1024));
+    server.broker.do_send(Broadcast::sessions([session], large.clone().ephemeral()));
+    server.broker.do_send(Broadcast::sessions([session], large));
+    for _ in 0..2 {
+        assert_eq!(client.data().await.len(), 256 * 1024);
+    }
+}
+
+/// Clients that ask for much and read nothing hold a page each, and not all there is.
+#[actix_web::test]
+async fn a_replay_is_not_held_for_those_who_do_not_read() {
+    let server = serve(Broker::builder());
+    for _ in 0..100 {
+        server
+            .broker
+            .send(Broadcast::channel("a", text("x".repeat(128 * 1024))).expect("valid"))
+            .await
+            .expect("answered")
+            .expect("committed");
+    }
+    let mut readers = Vec::new();
+    for _ in 0..20 {
+        readers.push(server.live("channel=a&from=earliest").await);
+    }
+    let resident = || -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
+    };
+    let before = resident();
+    let _idle: Vec<_> =
+        futures_util::future::join_all((0..100).map(|_| server.live("channel=a&from=earliest"))).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 100 * 1024 * 1024, "{grown} bytes for 100 clients with 13 MB each to come");
+    for reader in &mut readers {
+        for _ in 0..100 {
+            assert_eq!(reader.data().await.len(), 128 * 1024);
+        }
+    }
 }
 
 /// P9: a stream ends when the grant that it was opened with does.

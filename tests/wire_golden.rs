@@ -170,7 +170,11 @@ async fn events_in_an_envelope() {
 async fn the_heartbeat() {
     let server = serve(Broker::builder().heartbeat(Duration::from_millis(500)));
     let (mut client, timeline, _) = published(&server, "channel=a", &[r#"{"channel":"b"}"#]).await;
-    let ping = client.block().await.expect("a block");
+    // The first may have been on its way before the event.
+    let mut ping = client.block().await.expect("a block");
+    if ping.id.as_deref().is_some_and(|id| id.ends_with(".0")) {
+        ping = client.block().await.expect("a block");
+    }
     assert_eq!(golden(&ping, &[(timeline.as_str(), "LOG")]), ": ping\nid: LOG.1");
     let welcome = server.open("").await.welcome().await;
     assert!(welcome.data().ends_with("\"heartbeat\":0.5}"), "{welcome:?}");

@@ -42,7 +42,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Whether frame number `offset` comes at or after this place's next.
+    /// Whether frame number `offset` comes after all that this place has read.
     pub(crate) fn is_before(self, offset: u64) -> bool {
         self.next < offset
     }
@@ -86,6 +86,8 @@ pub(crate) struct Feed {
     /// The piece that was read last: its first and last frame, and the bytes, which the next client wants as well.
     piece: Option<(u64, u64, Bytes)>,
     waking: Waking,
+    /// How many members were woken so far.
+    woken: usize,
     /// The event that it was given last, so that an event of several channels comes once.
     last_given: u64,
 }
@@ -104,6 +106,7 @@ impl Feed {
             behind: 0,
             piece: None,
             waking: Waking::No,
+            woken: 0,
             last_given: 0,
         }
     }
@@ -152,12 +155,17 @@ impl Feed {
         if from == 0 {
             self.waking = Waking::UnderWay;
         }
+        if from == 0 {
+            self.woken = 0;
+        }
         let places = self.members.capacity();
         let to = (from + count).min(places);
         for sink in (from..to).filter_map(|member| self.members.get(member)) {
             sink.wake();
+            self.woken += 1;
         }
-        (to.saturating_sub(from), to >= places)
+        // After a crowd has left there are many more places than members.
+        (to.saturating_sub(from), to >= places || self.woken >= self.members.len())
     }
 
     /// All members were woken. True if frames came meanwhile, so that it must be done again.
@@ -198,7 +206,7 @@ impl Feed {
             self.bytes -= oldest.bytes.len();
             self.base += 1;
         }
-        self.forget_if_unread_by_nobody();
+        self.forget_if_read_by_all();
     }
 
     /// Reads on from `place`, but not past frame `until`.
@@ -249,10 +257,10 @@ impl Feed {
 
     fn caught_up(&mut self) {
         self.behind = self.behind.saturating_sub(1);
-        self.forget_if_unread_by_nobody();
+        self.forget_if_read_by_all();
     }
 
-    fn forget_if_unread_by_nobody(&mut self) {
+    fn forget_if_read_by_all(&mut self) {
         if self.behind == 0 {
             self.base = self.end();
             self.bytes = 0;

@@ -17,6 +17,7 @@ mod feed;
 mod heartbeat;
 mod index;
 mod intake;
+mod kept;
 pub mod log;
 mod registry;
 mod ring;

@@ -97,10 +97,10 @@ impl Registry {
         entry.insert(Client { id, interest, route });
     }
 
-    /// Forgets a client, and its session with the last one. Idempotent.
-    pub(crate) fn leave(&mut self, id: ClientId) {
-        let Some(key) = self.keys.remove(&id) else { return };
-        let Some(Client { interest, route, .. }) = self.clients.try_remove(key as usize) else { return };
+    /// Forgets a client, and its session with the last one. Returns what it heard; nothing the second time.
+    pub(crate) fn leave(&mut self, id: ClientId) -> Option<Interest> {
+        let key = self.keys.remove(&id)?;
+        let Client { interest, route, .. } = self.clients.try_remove(key as usize)?;
         for selector in interest.subscription.selectors() {
             self.followers.update(selector, |followers| {
                 followers.clients.remove(&key);
@@ -116,6 +116,14 @@ impl Registry {
         }
         self.all.remove(route);
         self.shrink();
+        Some(interest)
+    }
+
+    /// Whether anybody follows a channel.
+    pub(crate) fn has_followers(&self, channel: &Channel) -> bool {
+        let mut found = false;
+        self.followers.for_each_match(channel, |_| found = true);
+        found
     }
 
     /// Gives memory back after a crowd has left, so that what was held for it is not held for ever.
@@ -129,17 +137,15 @@ impl Registry {
         }
     }
 
-    /// Forgets all clients of a worker that is gone.
-    pub(crate) fn drop_worker(&mut self, worker: WorkerKey) {
+    /// Forgets all clients of a worker that is gone, and returns what they heard.
+    pub(crate) fn drop_worker(&mut self, worker: WorkerKey) -> Vec<Interest> {
         let gone: Vec<_> = self
             .clients
             .iter()
             .filter(|(_, client)| client.route.worker == worker)
             .map(|(_, client)| client.id)
             .collect();
-        for id in gone {
-            self.leave(id);
-        }
+        gone.into_iter().filter_map(|id| self.leave(id)).collect()
     }
 
     /// Adds to `routes` where an event of `channel` must go. Routes may come more than once.

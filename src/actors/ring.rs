@@ -1,15 +1,20 @@
 //! The newest events, held in memory: what a client that was away for a moment has missed is answered from here, and a
 //! crowd that comes back at once does not touch the log. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::log::PageLimit;
+use crate::channel::{Channel, Selector};
 use crate::cursor::{Seq, Timeline};
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::{Encoding, Frames};
+
+/// Selectors that are tried for one answer, so that no single client holds up the broker.
+const TRIED: usize = 16_384;
 
 /// A bounded, gapless tail of the log, with the bytes of each event once it was written in an encoding.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(crate) struct Ring {
     bytes: usize,
     /// Every event after this position is held.
     floor: Seq,
+    /// The positions of each channel, so that who follows few pays for few.
+    by_channel: HashMap<Channel, VecDeque<Seq>>,
 }
 
 #[derive(Debug)]
@@ -27,22 +34,52 @@ struct Held {
     seq: Seq,
     record: Arc<Record>,
     frames: Frames,
+    weight: usize,
+}
+
+/// What a client missed, or the first of it.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub(crate) frames: Vec<Bytes>,
+    /// It has everything of interest up to here.
+    pub(crate) through: Seq,
+    /// Whether that is all there is.
+    pub(crate) is_whole: bool,
 }
 
 impl Ring {
     /// An empty ring behind `head`.
     pub(crate) fn new(max_events: usize, max_bytes: usize, head: Seq) -> Self {
-        Self { max_events, max_bytes, held: VecDeque::new(), bytes: 0, floor: head }
+        Self {
+            max_events,
+            max_bytes,
+            held: VecDeque::new(),
+            bytes: 0,
+            floor: head,
+            by_channel: HashMap::new(),
+        }
     }
 
     /// Appends the event at `seq`, which is newer than all before; the oldest leave when it is full.
     pub(crate) fn push(&mut self, seq: Seq, record: Arc<Record>, frames: Frames) {
-        self.bytes += record.draft.weight();
-        self.held.push_back(Held { seq, record, frames });
+        // The bytes in an encoding may come later; there are hardly ever more than in one.
+        let weight = 2 * record.draft.weight();
+        self.bytes += weight;
+        for channel in record.draft.channels.iter() {
+            self.by_channel.entry(channel.clone()).or_default().push_back(seq);
+        }
+        self.held.push_back(Held { seq, record, frames, weight });
         while self.held.len() > self.max_events || self.bytes > self.max_bytes {
             let Some(oldest) = self.held.pop_front() else { break };
-            self.bytes -= oldest.record.draft.weight();
+            self.bytes -= oldest.weight;
             self.floor = oldest.seq;
+            for channel in oldest.record.draft.channels.iter() {
+                let Some(seqs) = self.by_channel.get_mut(channel) else { continue };
+                seqs.pop_front();
+                if seqs.is_empty() {
+                    self.by_channel.remove(channel);
+                }
+            }
         }
     }
 
@@ -51,33 +88,92 @@ impl Ring {
         position >= self.floor
     }
 
-    /// The events of interest after `position`, which the ring must cover.
+    /// The events of interest after `position`, which the ring must cover, as many as fit a page.
     pub(crate) fn after(
         &mut self,
         position: Seq,
         interest: &Interest,
         encoding: Encoding,
         timeline: &Timeline,
-    ) -> Vec<Bytes> {
+        limit: PageLimit,
+    ) -> Slice {
+        let newest = self.held.back().map_or(self.floor, |held| held.seq).max(position);
+        let mut slice = Slice { frames: Vec::new(), through: newest, is_whole: true };
+        let mut bytes = 0;
+        let mut take = |held: &mut Held, slice: &mut Slice| {
+            if interest.covers_event(&held.record.draft) {
+                let frame = held.frames.encode(encoding, &held.record, timeline).clone();
+                bytes += frame.len();
+                slice.frames.push(frame);
+            }
+            let is_full = slice.frames.len() >= limit.events || bytes >= limit.bytes;
+            if is_full && held.seq < newest {
+                (slice.through, slice.is_whole) = (held.seq, false);
+            }
+            is_full
+        };
+        if let Some(seqs) = self.named_after(position, interest) {
+            for seq in seqs {
+                let at = self.held.partition_point(|held| held.seq < seq);
+                if let Some(held) = self.held.get_mut(at)
+                    && take(held, &mut slice)
+                {
+                    break;
+                }
+            }
+            return slice;
+        }
+        let selectors = interest.subscription.selectors().len().max(1);
         let start = self.held.partition_point(|held| held.seq <= position);
-        self.held
-            .range_mut(start..)
-            .filter(|held| interest.covers(&held.record))
-            .map(|held| held.frames.encode(encoding, &held.record, timeline).clone())
-            .collect()
+        let mut left = (TRIED / selectors).max(64);
+        for held in self.held.range_mut(start..) {
+            if left == 0 {
+                (slice.through, slice.is_whole) = (held.seq - 1, false);
+                break;
+            }
+            left -= 1;
+            if take(held, &mut slice) {
+                break;
+            }
+        }
+        slice
+    }
+
+    /// The positions after `position` of a client that follows channels by name alone, in order.
+    fn named_after(&self, position: Seq, interest: &Interest) -> Option<Vec<Seq>> {
+        let selectors = interest.subscription.selectors();
+        if selectors.iter().any(Selector::is_pattern) {
+            return None;
+        }
+        let mut all = Vec::new();
+        let named = selectors.iter().filter_map(Selector::as_exact);
+        for channel in named.chain([Channel::everyone(), Channel::inbox(interest.session)]) {
+            if let Some(seqs) = self.by_channel.get(&channel) {
+                let first = seqs.partition_point(|&seq| seq <= position);
+                all.extend(seqs.range(first..));
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Some(all)
     }
 
     /// The position that the last `last` events of interest come after, if the ring can tell.
     pub(crate) fn before_last(&self, last: u64, interest: &Interest) -> Option<Seq> {
+        let selectors = interest.subscription.selectors().len().max(1);
         let mut left = last;
-        for held in self.held.iter().rev() {
+        for held in self.held.iter().rev().take((TRIED / selectors).max(64)) {
             if left == 0 {
                 return Some(held.seq);
             }
-            left -= u64::from(interest.covers(&held.record));
+            left -= u64::from(interest.covers_event(&held.record.draft));
+        }
+        if left == 0 {
+            return self.held.front().map(|held| held.seq - 1);
         }
         // Nothing came before an empty floor, so there are no more to find.
-        (left == 0 || self.floor == 0).then_some(self.floor)
+        let is_all = self.held.len() <= (TRIED / selectors).max(64);
+        (is_all && self.floor == 0).then_some(0)
     }
 }
 
@@ -90,6 +186,8 @@ mod tests {
     use crate::identity::{Publisher, SessionId};
     use crate::interest::{Filter, Subscription};
     use crate::record::Draft;
+
+    const ALL: PageLimit = PageLimit { events: usize::MAX, bytes: usize::MAX };
 
     fn ring(max_events: usize, channels: &[&str]) -> Ring {
         let mut ring = Ring::new(max_events, usize::MAX, 0);
@@ -113,7 +211,7 @@ mod tests {
 
     fn after(ring: &mut Ring, position: Seq, text: &str) -> usize {
         let timeline = Lineage::new(Name::mint(), vec![], Name::mint(), 1).timeline();
-        ring.after(position, &interest(text), Encoding::SseRaw, &timeline).len()
+        ring.after(position, &interest(text), Encoding::SseRaw, &timeline, ALL).frames.len()
     }
 
     #[test]
@@ -137,11 +235,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_missed_comes_in_pages() {
+        let mut ring = ring(100, &["a", "b", "a", "b", "a", "b"]);
+        let timeline = Lineage::new(Name::mint(), vec![], Name::mint(), 1).timeline();
+        for text in ["a", "a/**"] {
+            let (mut position, mut pages) = (0, Vec::new());
+            loop {
+                let limit = PageLimit { events: 2, bytes: usize::MAX };
+                let slice = ring.after(position, &interest(text), Encoding::SseRaw, &timeline, limit);
+                pages.push((slice.frames.len(), slice.through));
+                position = slice.through;
+                if slice.is_whole {
+                    break;
+                }
+            }
+            assert_eq!(pages, [(2, 3), (1, 6)], "{text}");
+        }
+    }
+
+    #[test]
     fn an_event_is_written_once_for_all_who_missed_it() {
         let mut ring = ring(3, &["a"]);
         let timeline = Lineage::new(Name::mint(), vec![], Name::mint(), 1).timeline();
-        let one = ring.after(0, &interest("a"), Encoding::SseRaw, &timeline);
-        let two = ring.after(0, &interest("**"), Encoding::SseRaw, &timeline);
+        let one = ring.after(0, &interest("a"), Encoding::SseRaw, &timeline, ALL).frames;
+        let two = ring.after(0, &interest("**"), Encoding::SseRaw, &timeline, ALL).frames;
         assert_eq!(one[0].as_ptr(), two[0].as_ptr());
     }
 }

@@ -5,6 +5,7 @@
 //! speed is the pace.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actix::WeakAddr;
@@ -21,10 +22,11 @@ use crate::cursor::{ResetReason, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
 use crate::identity::ClientId;
 use crate::interest::Interest;
+use crate::record::Record;
 use crate::wire::{Encoding, Frames, sse};
 
 /// How much of the log is held for a client at a time.
-const PAGE: PageLimit = PageLimit { events: 256, bytes: 256 * 1024 };
+pub(crate) const PAGE: PageLimit = PageLimit { events: 256, bytes: 256 * 1024 };
 /// Replayed frames are written in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
 /// How long a cursor beyond the head may wait for the head to come, and how often it looks.
@@ -33,8 +35,16 @@ const AHEAD_FIRST_WAIT: Duration = Duration::from_millis(20);
 
 /// What the broker answers to [`Attach`].
 pub(crate) enum Answer {
-    /// The client is registered; `frames` are what it missed up to `position`, and live follows.
-    Live { position: Seq, after: Seq, frames: Vec<Bytes>, timeline: Timeline, reset: Option<Reset> },
+    /// What it missed after `after` and up to `through`. `is_whole`: that is all, the client is live from there on; else
+    /// it asks again when it has written this.
+    Missed {
+        after: Seq,
+        through: Seq,
+        frames: Vec<Bytes>,
+        is_whole: bool,
+        timeline: Timeline,
+        reset: Option<Reset>,
+    },
     /// What it missed is in the log. Read up to `head`, then ask again.
     Behind { origin: Origin, head: Seq, timeline: Timeline, log: LogReader, reset: Option<Reset> },
     /// Its cursor is beyond the head of this node.
@@ -129,16 +139,30 @@ pub(crate) struct Session {
     broker: WeakAddr<Broker>,
     sink: Rc<Sink>,
     is_welcomed: bool,
-    chase: Option<Chase>,
+    catch_up: CatchUp,
     waited: Duration,
     is_closing: bool,
 }
 
+/// How a client that is not live gets what it missed.
+enum CatchUp {
+    /// It is live, or has asked to be.
+    Done,
+    /// From the broker's ring, up to here so far.
+    Ring { position: Seq, timeline: Timeline },
+    /// From the log.
+    Log(Chase),
+}
+
 /// A reading of the log under way.
 struct Chase {
+    /// Where it began.
+    after: Seq,
+    /// It is read up to here.
     position: Seq,
     until: Seq,
-    tells_gaps: bool,
+    /// What was removed up to here the client was never promised, or was told.
+    known_trim: Seq,
     timeline: Timeline,
     log: LogReader,
     reset: Option<Reset>,
@@ -159,7 +183,7 @@ impl Session {
             broker,
             sink: sink.clone(),
             is_welcomed: false,
-            chase: None,
+            catch_up: CatchUp::Done,
             waited: Duration::ZERO,
             is_closing: false,
         };
@@ -214,21 +238,8 @@ impl Session {
         }
     }
 
-    fn write_joined(&self, frames: impl IntoIterator<Item = Bytes>) {
-        let mut piece = BytesMut::new();
-        for frame in frames {
-            if !piece.is_empty() && piece.len() + frame.len() > PIECE_BYTES {
-                self.sink.write(piece.split().freeze());
-            }
-            piece.extend_from_slice(&frame);
-        }
-        if !piece.is_empty() {
-            self.sink.write(piece.freeze());
-        }
-    }
-
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        let Some(chase) = &self.chase else { return };
+        let CatchUp::Log(chase) = &self.catch_up else { return };
         let query = ReadAfter {
             after: chase.position,
             until: chase.until,
@@ -243,43 +254,68 @@ impl Session {
         }));
     }
 
+    /// Writes a page, and the gap at its place: behind what is still there of the other channels, ahead of what follows.
     fn write_page(&mut self, page: &Page, ctx: &mut Context<Self>) {
-        let Some(mut chase) = self.chase.take() else { return };
-        let gap = page.trimmed.filter(|_| chase.tells_gaps);
-        let reset = chase.reset.take();
-        if let Some(resumed_at) = gap {
-            let refusal = Refusal::Gap { after: chase.position, resumed_at, head: chase.until };
+        let CatchUp::Log(mut chase) = std::mem::replace(&mut self.catch_up, CatchUp::Done) else { return };
+        // What was removed beyond what is being read is told when that is read.
+        let trimmed = page.trimmed.map(|trimmed| trimmed.min(chase.until));
+        if chase.known_trim == Seq::MAX {
+            chase.known_trim = trimmed.unwrap_or(0);
+        }
+        let lost = trimmed.filter(|&trimmed| trimmed > chase.known_trim);
+        if let Some(resumed_at) = lost {
+            let refusal = Refusal::Gap { after: chase.after, resumed_at, head: chase.until };
             if !self.is_welcomed && self.refuse(refusal, ctx) {
                 return;
             }
         }
+        // A gap that reaches beyond this page is told with the next.
+        let gap = lost.filter(|&resumed_at| resumed_at <= page.through);
+        let reset = chase.reset.take();
+        let before_gap = gap.map_or(page.records.len(), |gap| {
+            page.records.partition_point(|record| record.seq().is_some_and(|seq| seq <= gap))
+        });
         if !self.is_welcomed || reset.is_some() {
-            self.welcome(chase.position.max(start_of(page)), gap.is_some(), &chase.timeline, reset);
+            let is_gap_next = gap.is_some() && before_gap == 0;
+            self.welcome(chase.position.max(start_of(page)), is_gap_next, &chase.timeline, reset);
         }
+        let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
+        self.write_records(before, &chase.timeline);
         if let Some(resumed_at) = gap {
-            let gap = sse::Gap { reason: "expired", after: chase.position, resumed_at, head: chase.until };
-            self.sink.write(sse::gap(&chase.timeline.cursor(resumed_at), &gap));
+            let notice = sse::Gap { reason: "expired", after: chase.after, resumed_at, head: chase.until };
+            self.sink.write(sse::gap(&chase.timeline.cursor(resumed_at), &notice));
+            chase.known_trim = resumed_at;
         }
-        let encoding = self.settings.encoding;
-        let frames = page
-            .records
-            .iter()
-            .map(|record| Frames::default().encode(encoding, record, &chase.timeline).clone());
-        self.write_joined(frames);
-        chase.position = page.through.max(gap.unwrap_or(0));
-        chase.tells_gaps = true;
-        self.chase = Some(chase);
+        self.write_records(behind, &chase.timeline);
+        chase.position = page.through;
+        self.catch_up = CatchUp::Log(chase);
         self.sink.tell_when_drained();
     }
 
+    /// Writes events in pieces of a good size.
+    fn write_records(&self, records: &[Arc<Record>], timeline: &Timeline) {
+        let mut piece = BytesMut::new();
+        for record in records {
+            let mut frames = Frames::default();
+            let frame = frames.encode(self.settings.encoding, record, timeline);
+            if !piece.is_empty() && piece.len() + frame.len() > PIECE_BYTES {
+                self.sink.write(piece.split().freeze());
+            }
+            piece.extend_from_slice(frame);
+        }
+        if !piece.is_empty() {
+            self.sink.write(piece.freeze());
+        }
+    }
+
     fn seek(&mut self, last: u64, ctx: &mut Context<Self>) {
-        let Some(chase) = &self.chase else { return };
+        let CatchUp::Log(chase) = &self.catch_up else { return };
         let query = Seek { last, until: chase.until, interest: self.settings.interest.clone() };
         let position = chase.log.seek.send(query).into_actor(self);
         ctx.spawn(position.map(|answer, session, ctx| match answer {
             Ok(Ok(position)) => {
-                if let Some(chase) = &mut session.chase {
-                    chase.position = position;
+                if let CatchUp::Log(chase) = &mut session.catch_up {
+                    (chase.after, chase.position) = (position, position);
                 }
                 session.read_on(ctx);
             }
@@ -301,6 +337,9 @@ impl Session {
         }
         self.is_closing = true;
         tracing::debug!(client = %self.settings.client, reason = reason.as_str(), "stream ends");
+        if reason != CloseReason::Slow {
+            self.sink.keep_delivered();
+        }
         self.sink.end(Some(sse::closing(reason, retry_in)));
         ctx.stop();
     }
@@ -317,7 +356,7 @@ fn start_of(page: &Page) -> Seq {
 /// When to come back, spread so that those who left together do not return together.
 fn retry_after(reason: CloseReason, drain: Duration) -> Duration {
     match reason {
-        CloseReason::Draining => drain + spread(1_000, 5_000),
+        CloseReason::Draining => drain.saturating_add(spread(1_000, 5_000)),
         CloseReason::Unavailable => spread(5_000, 30_000),
         CloseReason::Slow | CloseReason::ExpiredToken | CloseReason::Revoked => spread(2_000, 5_000),
     }
@@ -364,20 +403,27 @@ impl Handler<Admitted> for Session {
 
     fn handle(&mut self, Admitted(answer): Admitted, ctx: &mut Self::Context) {
         match answer {
-            Answer::Live { position, after, frames, timeline, reset } => {
+            Answer::Missed { after, through, frames, is_whole, timeline, reset } => {
                 if let Some(reset) = reset
                     && self.refuse(Refusal::Reset(reset), ctx)
                 {
                     return;
                 }
-                self.chase = None;
                 if !self.is_welcomed || reset.is_some() {
                     self.welcome(after, false, &timeline, reset);
                 }
                 self.tell_lag();
-                self.write_joined(frames);
-                self.sink.go_live();
-                tracing::trace!(client = %self.settings.client, position, "live");
+                // Shared with all who missed the same, so they are not joined.
+                for frame in frames {
+                    self.sink.write(frame);
+                }
+                if is_whole {
+                    self.catch_up = CatchUp::Done;
+                    self.sink.go_live();
+                } else {
+                    self.catch_up = CatchUp::Ring { position: through, timeline };
+                    self.sink.tell_when_drained();
+                }
             }
             Answer::Behind { origin, head, timeline, log, reset } => {
                 if let Some(reset) = reset
@@ -389,7 +435,10 @@ impl Handler<Admitted> for Session {
                     Origin::After(position) => (position, true),
                     Origin::Earliest | Origin::Last(_) => (0, false),
                 };
-                self.chase = Some(Chase { position, until: head, tells_gaps, timeline, log, reset });
+                let known_trim = if tells_gaps { 0 } else { Seq::MAX };
+                let after = position;
+                self.catch_up =
+                    CatchUp::Log(Chase { after, position, until: head, known_trim, timeline, log, reset });
                 match origin {
                     Origin::Last(last) => self.seek(last, ctx),
                     Origin::After(_) | Origin::Earliest => self.read_on(ctx),
@@ -418,10 +467,11 @@ impl Handler<Drained> for Session {
     type Result = ();
 
     fn handle(&mut self, _: Drained, ctx: &mut Self::Context) {
-        match &self.chase {
-            Some(chase) if chase.position < chase.until => self.read_on(ctx),
-            Some(chase) => self.attach(At::Position(chase.position)),
-            None => {}
+        match &self.catch_up {
+            CatchUp::Log(chase) if chase.position < chase.until => self.read_on(ctx),
+            CatchUp::Log(chase) => self.attach(At::Position(chase.position)),
+            CatchUp::Ring { position, .. } => self.attach(At::Position(*position)),
+            CatchUp::Done => {}
         }
     }
 }
@@ -442,8 +492,13 @@ impl Handler<Ping> for Session {
     type Result = ();
 
     fn handle(&mut self, _: Ping, _: &mut Self::Context) {
-        if let Some(chase) = self.chase.as_ref().filter(|_| self.is_welcomed) {
-            self.sink.write(sse::ping(&chase.timeline.cursor(chase.position)));
+        let (position, timeline) = match &self.catch_up {
+            CatchUp::Done => return,
+            CatchUp::Ring { position, timeline } => (*position, timeline),
+            CatchUp::Log(chase) => (chase.position, &chase.timeline),
+        };
+        if self.is_welcomed {
+            self.sink.write(sse::ping(&timeline.cursor(position)));
         }
     }
 }

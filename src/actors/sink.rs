@@ -16,7 +16,7 @@ use crate::cursor::Seq;
 
 /// As much as waits for one client alone; more, and it goes back to the log.
 const PRIVATE_EVENTS: usize = 256;
-const PRIVATE_BYTES: usize = 256 * 1024;
+const PRIVATE_BYTES: usize = 1024 * 1024;
 
 /// What the writer finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Sink {
     }
 
     /// Seats the client, which has everything of its channels up to `position`, in `feed`; it reads from there once
-    /// [`Sink::go_live`] says so. True if it was seated there before and is only back.
+    /// [`Sink::go_live`] says so.
     pub(crate) fn seat(self: &Rc<Self>, feed: &Rc<RefCell<Feed>>, position: Seq) {
         let mut state = self.0.borrow_mut();
         if state.ended {
@@ -171,15 +171,27 @@ impl Sink {
         seat.private_bytes += bytes.len();
         let offset = seat.feed.borrow().offset();
         seat.private.push_back(Private { bytes, offset, kind });
-        if seat.private.len() > PRIVATE_EVENTS || seat.private_bytes > PRIVATE_BYTES {
+        let is_over = seat.private.len() > PRIVATE_EVENTS || seat.private_bytes > PRIVATE_BYTES;
+        // A single frame always passes, however large.
+        if is_over && seat.private.len() > 1 {
             seat.fall_out();
             state.fell_out = true;
         }
         state.wake();
     }
 
-    /// Ends the stream with `last` behind what the session wrote; gives up the feed. True if the feed has no user
-    /// left.
+    /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
+    pub(crate) fn keep_delivered(&self) {
+        let mut state = self.0.borrow_mut();
+        let State { seat, written, .. } = &mut *state;
+        let Some(seat) = seat else { return };
+        seat.held = false;
+        while let Pull::Bytes(bytes) = seat.pull() {
+            written.push_back(bytes);
+        }
+    }
+
+    /// Ends the stream with `last` behind what is written.
     pub(crate) fn end(&self, last: Option<Bytes>) {
         let mut state = self.0.borrow_mut();
         if state.ended {
@@ -269,7 +281,8 @@ impl State {
                 && !seat.held
                 && (!seat.private.is_empty() || seat.place.is_before(seat.feed.borrow().offset()))
         };
-        !self.written.is_empty() || self.seat.as_ref().is_some_and(seat_has)
+        let has_notice = self.tell_when_drained || self.fell_out;
+        has_notice || !self.written.is_empty() || self.seat.as_ref().is_some_and(seat_has)
     }
 }
 
@@ -333,5 +346,92 @@ impl Seat {
         }
         self.feed.borrow_mut().release();
         self.lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::FeedBounds;
+
+    fn seated(position: Seq) -> (Rc<Sink>, Rc<RefCell<Feed>>) {
+        let feed = Rc::new(RefCell::new(Feed::new(FeedBounds { events: 4, bytes: 1 << 20 })));
+        let sink = Sink::new();
+        sink.seat(&feed, position);
+        sink.go_live();
+        (sink, feed)
+    }
+
+    fn pull(sink: &Sink) -> String {
+        match sink.pull(Waker::noop()) {
+            Pull::Bytes(bytes) => String::from_utf8(bytes.to_vec()).expect("text"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    #[test]
+    fn what_is_for_the_client_alone_comes_where_it_was_delivered() {
+        let (sink, feed) = seated(0);
+        sink.write(bytes("written"));
+        feed.borrow_mut().append(bytes("1"), Some(1));
+        sink.push_private(bytes("2"), Some(2));
+        feed.borrow_mut().append(bytes("3"), Some(3));
+        feed.borrow_mut().append(bytes("4"), Some(4));
+        assert!(sink.push_ping(bytes("ping"), 4) && sink.push_ping(bytes("another"), 4));
+        feed.borrow_mut().append(bytes("5"), Some(5));
+        let all: Vec<_> = (0..7).map(|_| pull(&sink)).collect();
+        assert_eq!(all, ["written", "1", "2", "34", "ping", "5", "Pending"]);
+        assert_eq!(sink.position(), Some(5));
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_stalled_also_when_it_fell_out() {
+        let (sink, _feed) = seated(0);
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        assert_eq!(sink.stalled_for(start + minute), Duration::ZERO, "nothing waits");
+        for _ in 0..=PRIVATE_EVENTS {
+            sink.push_private(bytes("x"), None);
+        }
+        assert_eq!(sink.stalled_for(start), Duration::ZERO);
+        assert_eq!(sink.stalled_for(start + minute), minute);
+        assert_eq!(pull(&sink), "FellOut");
+        assert_eq!(sink.take_lost(), PRIVATE_EVENTS as u64 + 1);
+        assert_eq!(sink.stalled_for(start + minute), Duration::ZERO, "nothing waits");
+    }
+
+    #[test]
+    fn what_is_lost_while_fallen_out_is_counted_once() {
+        let (sink, feed) = seated(0);
+        for n in 1..=10 {
+            feed.borrow_mut().append(bytes("x"), (n % 2 == 0).then_some(n));
+        }
+        assert_eq!(pull(&sink), "FellOut");
+        assert_eq!((sink.take_lost(), sink.take_lost()), (5, 0));
+        feed.borrow_mut().append(bytes("x"), None);
+        sink.push_private(bytes("x"), None);
+        sink.seat(&feed, 10);
+        assert_eq!(sink.take_lost(), 2);
+        sink.go_live();
+        feed.borrow_mut().append(bytes("new"), Some(11));
+        assert_eq!((pull(&sink), pull(&sink)), ("new".into(), "Pending".into()));
+        assert!(sink.unseat().is_some_and(|unused| Rc::ptr_eq(&unused, &feed)));
+        assert!(sink.unseat().is_none());
+    }
+
+    #[test]
+    fn what_was_delivered_comes_before_the_end() {
+        let (sink, feed) = seated(0);
+        feed.borrow_mut().append(bytes("1"), Some(1));
+        sink.push_private(bytes("2"), Some(2));
+        sink.keep_delivered();
+        sink.end(Some(bytes("closing")));
+        feed.borrow_mut().append(bytes("late"), Some(3));
+        let all: Vec<_> = (0..4).map(|_| pull(&sink)).collect();
+        assert_eq!(all, ["1", "2", "closing", "End"]);
     }
 }

@@ -14,7 +14,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::broker::{Broker, WorkerStopped};
+use super::broker::{Broker, Delivered, WorkerStopped};
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, Ping, Session};
@@ -140,6 +140,10 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn stopped(&mut self, ctx: &mut Self::Context) {
+        // Nobody would write to them any more.
+        for member in self.floor.borrow().members.values() {
+            member.session.do_send(Close(CloseReason::Unavailable));
+        }
         if let Some(broker) = self.broker.upgrade() {
             broker.do_send(WorkerStopped { worker: ctx.address() });
         }
@@ -159,10 +163,16 @@ impl Handler<Deliver> for Worker {
 
     fn handle(&mut self, Deliver { parcels }: Deliver, ctx: &mut Self::Context) {
         let mut floor = self.floor.borrow_mut();
+        let (mut events, mut bytes) = (0, 0);
         for parcel in &parcels {
+            events += 1;
+            bytes += parcel.record.draft.weight();
             floor.deliver(parcel);
         }
         drop(floor);
+        if let Some(broker) = self.broker.upgrade() {
+            broker.do_send(Delivered { worker: ctx.address(), events, bytes });
+        }
         self.wake(ctx);
     }
 }
@@ -172,8 +182,8 @@ impl Handler<Admit> for Worker {
 
     fn handle(&mut self, Admit { client, answer }: Admit, _: &mut Self::Context) {
         let mut floor = self.floor.borrow_mut();
-        if let Answer::Live { position, .. } = &answer {
-            floor.seat(client, *position);
+        if let Answer::Missed { through, is_whole: true, .. } = &answer {
+            floor.seat(client, *through);
         }
         // A client that left meanwhile has said so to the broker itself.
         if let Some(member) = floor.members.get(&client) {

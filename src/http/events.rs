@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::oneshot;
 
 use super::body::SinkBody;
+use super::grant::Grant;
 use super::problem::Problem;
 use super::query::Query;
 use super::{HttpConfig, Mount};
@@ -26,18 +27,14 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     };
     let query = Query::parse(request.query_string())?;
     let header = request.headers().get("last-event-id");
-    let wanted = Wanted::read(&query, header, &mount.config)?;
-    for selector in wanted.subscription.selectors() {
-        if !grant.may_subscribe(selector) {
-            return Err(Problem::forbidden("a selector is outside the grant").field("channel"));
-        }
-    }
+    let subscription = follow(&query, &mount.config, &grant)?;
+    let wanted = Wanted::read(&query, header)?;
 
     let client = ClientId::mint();
     let (verdict, settled) = oneshot::channel();
     let settings = SessionSettings {
         client,
-        interest: Interest { session: grant.session, subscription: wanted.subscription },
+        interest: Interest { session: grant.session, subscription },
         encoding: wanted.encoding,
         start: wanted.start,
         expires: grant.expires,
@@ -74,23 +71,29 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     Ok(response.body(body))
 }
 
-/// What a request asks for.
+/// What a request wants to follow, if it may.
+pub(super) fn follow(query: &Query<'_>, config: &HttpConfig, grant: &Grant) -> Result<Subscription, Problem> {
+    let selectors = query.all("channel").map(Selector::new).collect::<Result<Vec<_>, _>>()?;
+    if selectors.len() > config.max_selectors {
+        let detail = format!("channel must be given at most {} times", config.max_selectors);
+        return Err(Problem::bad_value(detail).field("channel"));
+    }
+    if !selectors.iter().all(|selector| grant.may_subscribe(selector)) {
+        return Err(Problem::forbidden("a selector is outside the grant").field("channel"));
+    }
+    Ok(Subscription::new(selectors, Filter::parse(query.all("filter"))?))
+}
+
+/// How a request wants its stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
-    subscription: Subscription,
     encoding: Encoding,
     start: Start,
     is_strict: bool,
 }
 
 impl Wanted {
-    fn read(query: &Query<'_>, header: Option<&HeaderValue>, config: &HttpConfig) -> Result<Self, Problem> {
-        let selectors = query.all("channel").map(Selector::new).collect::<Result<Vec<_>, _>>()?;
-        if selectors.len() > config.max_selectors {
-            let detail = format!("channel must be given at most {} times", config.max_selectors);
-            return Err(Problem::bad_value(detail).field("channel"));
-        }
-        let filter = Filter::parse(query.all("filter"))?;
+    fn read(query: &Query<'_>, header: Option<&HeaderValue>) -> Result<Self, Problem> {
         let encoding = match query.one("format")? {
             None | Some("raw") => Encoding::SseRaw,
             Some("envelope") => Encoding::SseEnvelope,
@@ -119,7 +122,7 @@ impl Wanted {
                 Start::After { cursor: Cursor::parse(token), otherwise: from.unwrap_or(Begin::Earliest) }
             }
         };
-        Ok(Self { subscription: Subscription::new(selectors, filter), encoding, start, is_strict })
+        Ok(Self { encoding, start, is_strict })
     }
 }
 
@@ -153,10 +156,14 @@ fn refused(refusal: Refusal) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::SessionId;
 
     fn read(query: &str, header: Option<&'static str>) -> Result<Wanted, Problem> {
         let header = header.map(HeaderValue::from_static);
-        Wanted::read(&Query::parse(query).expect("UTF-8"), header.as_ref(), &HttpConfig::default())
+        let query = Query::parse(query).expect("UTF-8");
+        let all = Grant::new(SessionId::mint()).subscribe([Selector::new("**").expect("valid")]);
+        follow(&query, &HttpConfig::default(), &all)?;
+        Wanted::read(&query, header.as_ref())
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `GET events?channel=…` | a stream of Server-Sent Events |
 //! | `POST publish` | receipts, once the events are committed |
+//! | `GET history?channel=…` | what the log keeps, page by page |
 //! | `GET presence?channel=…` | who follows a channel |
 //! | `GET status` | how the broker stands; needs an admin grant |
 //!
@@ -26,6 +27,7 @@ mod anonymous;
 mod body;
 mod events;
 mod grant;
+mod history;
 mod origin;
 mod problem;
 mod publish;
@@ -34,7 +36,7 @@ mod query;
 mod socket;
 mod state;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -155,17 +157,18 @@ impl fmt::Debug for HttpConfig {
 /// The server around it decides how soon a client that left is noticed, and how much a slow one holds: see
 /// [`tune_socket`] for the settings.
 pub fn scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
-    let mount = Mount { broker: broker.downgrade(), config, worker: OnceCell::new() };
+    let mount = Mount { broker: broker.downgrade(), config, worker: RefCell::default() };
+    let get_only =
+        |path: &str, route: actix_web::Route| web::resource(path).route(route).default_service(only("GET"));
     web::scope(path.trim_end_matches('/'))
         .app_data(web::Data::new(mount))
-        .service(web::resource("/events").route(web::get().to(events::events)).default_service(only("GET")))
+        .service(get_only("/events", web::get().to(events::events)))
+        .service(get_only("/history", web::get().to(history::history)))
+        .service(get_only("/presence", web::get().to(state::presence)))
+        .service(get_only("/status", web::get().to(state::status)))
         .service(
             web::resource("/publish").route(web::post().to(publish::publish)).default_service(only("POST")),
         )
-        .service(
-            web::resource("/presence").route(web::get().to(state::presence)).default_service(only("GET")),
-        )
-        .service(web::resource("/status").route(web::get().to(state::status)).default_service(only("GET")))
         .default_service(web::to(|| async {
             Problem::not_found("there is no such endpoint").error_response()
         }))
@@ -183,12 +186,16 @@ fn only(method: &'static str) -> actix_web::Route {
 struct Mount {
     broker: WeakAddr<Broker>,
     config: HttpConfig,
-    worker: OnceCell<WorkerHandle>,
+    worker: RefCell<Option<WorkerHandle>>,
 }
 
 impl Mount {
-    /// This thread's worker, started with its first stream.
+    /// This thread's worker, started with its first stream, and again if it is gone.
     fn worker(&self) -> WorkerHandle {
-        self.worker.get_or_init(|| Worker::start_here(self.broker.clone())).clone()
+        let mut worker = self.worker.borrow_mut();
+        match &*worker {
+            Some(handle) if handle.addr.connected() => handle.clone(),
+            _ => worker.insert(Worker::start_here(self.broker.clone())).clone(),
+        }
     }
 }

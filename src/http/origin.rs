@@ -1,7 +1,7 @@
 //! Whether a change that a browser asks for comes from a page that may ask.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::http::header::ORIGIN;
 
 use super::grant::Grant;
 use super::problem::Problem;
@@ -18,9 +18,15 @@ pub(super) fn check(request: &HttpRequest, grant: &Grant) -> Result<(), Problem>
         }
         return Ok(());
     };
-    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-    if authority.is_some() && authority == own {
+    let connection = request.connection_info();
+    let is_own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(
+        |(scheme, authority)| {
+            // Behind a proxy that ends TLS and does not say so, our own pages are `https` and the connection is not.
+            let is_secure_enough = scheme == connection.scheme() || scheme == "https";
+            is_secure_enough && authority == connection.host()
+        },
+    );
+    if is_own {
         return Ok(());
     }
     Err(Problem::forbidden("this Origin may not ask for this").field("origin"))

@@ -1,5 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457): what clients are told, apart from what the log is told.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
     #[serde(skip)]
@@ -62,8 +63,8 @@ impl Problem {
         unavailable: SERVICE_UNAVAILABLE, "unavailable", "Try again later";
     }
 
-    pub(super) fn field(mut self, field: &'static str) -> Self {
-        self.field = Some(field);
+    pub(super) fn field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.field = Some(field.into());
         self
     }
 

@@ -1,16 +1,16 @@
 //! `POST publish`: a body becomes broadcasts, and their receipts the answer.
 
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
 use tokio::sync::oneshot;
 
 use super::grant::{Audience, Grant};
 use super::problem::Problem;
 use super::publish_body::{self, Format, Published};
+use super::state::gone;
 use super::{Mount, origin};
 use crate::actors::broker::Publish;
 use crate::actors::{Batch, Broadcast};
-use crate::error::CloseReason;
 
 pub(super) async fn publish(
     request: HttpRequest,
@@ -21,10 +21,16 @@ pub(super) async fn publish(
     origin::check(&request, &grant)?;
     let format = format(&request)?;
     let limit = mount.config.max_body;
+    let too_large = || Problem::too_large(format!("the body must be at most {limit} bytes")).field("body");
+    let declared =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|declared: u64| declared > limit as u64) {
+        return Err(too_large());
+    }
     let body = body
         .to_bytes_limited(limit)
         .await
-        .map_err(|_| Problem::too_large(format!("the body must be at most {limit} bytes")))?
+        .map_err(|_| too_large())?
         .map_err(|error| Problem::bad_request(format!("the body did not arrive: {error}")))?;
     let Published { events, is_batch } = publish_body::read(&body, format, mount.config.max_payload)?;
 
@@ -63,8 +69,4 @@ fn format(request: &HttpRequest) -> Result<Format, Problem> {
     } else {
         Err(Problem::unsupported_media_type("publish application/json or application/x-ndjson"))
     }
-}
-
-fn gone() -> Problem {
-    Problem::closed(CloseReason::Unavailable, std::time::Duration::from_secs(5))
 }

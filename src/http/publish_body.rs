@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::grant::Audience;
@@ -40,10 +40,11 @@ pub(super) fn read(body: &[u8], format: Format, max_payload: usize) -> Result<Pu
         Format::Lines => body.lines().filter(|line| !line.trim().is_empty()).collect(),
     };
     if elements.is_empty() {
-        return Err(Problem::bad_value("a batch must not be empty"));
+        return Err(Problem::bad_value("a batch must not be empty").field("batch"));
     }
     if elements.len() > Batch::MAX_EVENTS {
-        return Err(Problem::too_large(format!("a batch must be at most {} events", Batch::MAX_EVENTS)));
+        let detail = format!("a batch must be at most {} events", Batch::MAX_EVENTS);
+        return Err(Problem::too_large(detail).field("batch"));
     }
     let events = elements.into_iter().enumerate().map(|(index, element)| {
         read_one(element, max_payload).map_err(|problem| problem.index(is_batch.then_some(index)))
@@ -59,6 +60,8 @@ fn not_json(error: &serde_json::Error) -> Problem {
 #[derive(Default)]
 struct Fields<'a> {
     known: [Option<&'a RawValue>; FIELDS.len()],
+    /// A field that is not known, or is there twice, and what is wrong with it.
+    bad: Option<(String, &'static str)>,
 }
 
 const FIELDS: [&str; 9] =
@@ -101,11 +104,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Fields::default();
                 while let Some(key) = map.next_key::<String>()? {
+                    let value = map.next_value()?;
                     let at = FIELDS.iter().position(|field| *field == key);
-                    let slot = at.and_then(|at| fields.known.get_mut(at));
-                    let slot = slot.ok_or_else(|| de::Error::unknown_field(&key, &FIELDS))?;
-                    if slot.replace(map.next_value()?).is_some() {
-                        return Err(de::Error::custom(format!("field `{key}` is given twice")));
+                    match at.and_then(|at| fields.known.get_mut(at)) {
+                        Some(slot) if slot.is_none() => *slot = Some(value),
+                        Some(_) => fields.bad = Some((key, "must not be given twice")),
+                        None => fields.bad = Some((key, "is no field of an event")),
                     }
                 }
                 Ok(fields)
@@ -118,6 +122,11 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
 fn read_one(text: &str, max_payload: usize) -> Result<(Audience, Event), Problem> {
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    if let Some((field, rule)) = fields.bad {
+        // Another's word, so not all of it.
+        let field: String = field.chars().filter(|c| !c.is_control()).take(64).collect();
+        return Err(Problem::bad_value(format!("{field} {rule}")).field(field));
+    }
     let audience = audience(&fields)?;
     let name = match fields.read::<String>("event", "must be a string")? {
         Some(name) => EventName::new(name)?,

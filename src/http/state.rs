@@ -53,12 +53,17 @@ pub(super) async fn status(request: HttpRequest, mount: web::Data<Mount>) -> Res
     Ok(HttpResponse::Ok().json(ask(&mount, Stats).await?))
 }
 
-async fn ask<M>(mount: &Mount, query: M) -> Result<M::Result, Problem>
+/// Asks the broker, which may be gone.
+pub(super) async fn ask<M>(mount: &Mount, query: M) -> Result<M::Result, Problem>
 where
     M: Message + Send + 'static,
     M::Result: Send,
     crate::Broker: Handler<M>,
 {
-    let gone = || Problem::closed(CloseReason::Unavailable, std::time::Duration::from_secs(5));
     mount.broker.upgrade().ok_or_else(gone)?.send(query).await.map_err(|_| gone())
+}
+
+/// There is no broker to ask.
+pub(super) fn gone() -> Problem {
+    Problem::closed(CloseReason::Unavailable, std::time::Duration::from_secs(5))
 }

@@ -7,11 +7,15 @@ mod settings;
 
 use std::error::Error;
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use actix::Addr;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpServer, web};
-use fanfare::{Broker, Drain, MemoryLog, http};
+use fanfare::{Broker, Drain, MemoryLog, Retention, SqliteLog, Stats, http};
+use futures_util::future::{self, Either};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
@@ -40,9 +44,11 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Ok(limit) => tracing::debug!(limit, "file descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
     }
-    let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain);
-    let broker = match settings.log {
+    let retention = settings.retention.iter().cloned().fold(Retention::default(), Retention::rule);
+    let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain).retention(retention);
+    let broker = match &settings.log {
         LogKind::Memory => builder.log(MemoryLog::default()),
+        LogKind::File(path) => builder.log(SqliteLog::open(path)?.durability(settings.durability)),
     }
     .start()?;
 
@@ -75,18 +81,59 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     let server = server.run();
     let handle = server.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let drain = settings.drain;
     actix_web::rt::spawn(async move {
-        let (terminate, interrupt) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
-        futures_util::future::select(terminate, interrupt).await;
+        let patience = match told_to_stop(&broker).await {
+            Ok(Stop::Terminate) => drain,
+            Ok(Stop::Interrupt) => drain.min(INTERRUPT_DRAIN),
+            Err(why) => {
+                tracing::error!("{why}; ending, so that whoever watches starts the hub again");
+                std::process::exit(1);
+            }
+        };
         tracing::info!("told to stop; ending the streams");
+        // Whatever the clients do, the process is gone in time.
+        actix_web::rt::spawn(async move {
+            actix_web::rt::time::sleep(patience.saturating_sub(MARGIN)).await;
+            tracing::warn!("some clients did not go; leaving all the same");
+            std::process::exit(0);
+        });
         // Streams end by themselves first: the server would wait for them, and they would never end.
         broker.do_send(Drain);
+        while broker.send(Stats).await.is_ok_and(|stats| stats.in_flight > 0) {
+            actix_web::rt::time::sleep(LOOK).await;
+        }
         handle.stop(true).await;
     });
     server.await?;
     Ok(())
+}
+
+/// How long an interrupted hub takes at most.
+const INTERRUPT_DRAIN: Duration = Duration::from_secs(2);
+/// What is left of the drain for the process to end.
+const MARGIN: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(20);
+
+enum Stop {
+    Terminate,
+    Interrupt,
+}
+
+/// Waits for a signal, or for the broker to be gone, without which there is nothing to serve.
+async fn told_to_stop(broker: &Addr<Broker>) -> Result<Stop, Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        let (terminate, interrupt) = (pin!(terminate.recv()), pin!(interrupt.recv()));
+        let a_while = pin!(actix_web::rt::time::sleep(Duration::from_secs(1)));
+        match future::select(future::select(terminate, interrupt), a_while).await {
+            Either::Left((Either::Left(_), _)) => return Ok(Stop::Terminate),
+            Either::Left((Either::Right(_), _)) => return Ok(Stop::Interrupt),
+            Either::Right(_) if broker.connected() => {}
+            Either::Right(_) => return Err("the broker is gone".into()),
+        }
+    }
 }
 
 fn with_sources(error: &dyn Error) -> String {

@@ -6,10 +6,12 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use fanfare::{Durability, Rule};
 
 /// A realtime hub: publishes over HTTP, streams to browsers by Server-Sent Events.
 #[derive(Debug, Parser)]
@@ -33,9 +35,18 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
-    /// Where the log is kept. `memory`: in this process, gone with it.
-    #[arg(long, env = "FANFARE_LOG", value_name = "memory", default_value = "memory", value_parser = log)]
+    /// The log: a file, or `memory` for one that goes with the process.
+    #[arg(long, env = "FANFARE_LOG", value_name = "PATH|memory", default_value = "fanfare.db")]
     pub(crate) log: LogKind,
+
+    /// What an acknowledged event survives: a crash of the `process`, or with `full` a power cut too.
+    #[arg(long, env = "FANFARE_DURABILITY", value_name = "process|full", default_value = "process", value_parser = durability)]
+    pub(crate) durability: Durability,
+
+    /// How long events are kept: `SELECTOR=none`, `SELECTOR=limits:max_age=24h,max_events=1000,max_bytes=64MiB` or
+    /// `SELECTOR=interest:grace=30s`. Repeat; the first that matches counts. Without a match: 24h, and 1 GiB in all.
+    #[arg(long, env = "FANFARE_RETENTION", value_name = "RULE")]
+    pub(crate) retention: Vec<Rule>,
 
     /// A TOML file with settings; its keys are the flags with `_` for `-`.
     #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE")]
@@ -66,15 +77,29 @@ pub(crate) struct Settings {
     pub(crate) insecure: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogKind {
     Memory,
+    File(PathBuf),
 }
 
-fn log(text: &str) -> Result<LogKind, String> {
+impl FromStr for LogKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("name a file, or memory".into()),
+            "memory" => Ok(Self::Memory),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
     match text {
-        "memory" => Ok(LogKind::Memory),
-        _ => Err("only `memory` is supported so far".into()),
+        "process" => Ok(Durability::Process),
+        "full" => Ok(Durability::Full),
+        _ => Err("must be process or full".into()),
     }
 }
 
@@ -183,18 +208,21 @@ mod tests {
     fn every_setting_has_a_default() {
         let settings = read(&[]).expect("defaults");
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.log, LogKind::File("fanfare.db".into()));
         assert_eq!((settings.max_payload, settings.max_body), (256 << 10, 1 << 20));
         assert_eq!(read(&["serve"]).expect("defaults").heartbeat, Duration::from_secs(15));
     }
 
     #[test]
     fn a_flag_wins_over_the_file_and_that_over_the_default() {
-        let path = file("wins", "heartbeat = \"3s\"\nmax_selectors = 7\ninsecure = true\n");
+        let text =
+            "heartbeat = \"3s\"\nmax_selectors = 7\ninsecure = true\nretention = [\"a=none\", \"b=none\"]\n";
+        let path = file("wins", text);
         let config = path.to_str().expect("text");
         for args in [vec!["--config", config], vec!["serve", "--config", config]] {
             let settings = read(&[args.clone(), vec!["--heartbeat", "5s"]].concat()).expect("valid");
             assert_eq!((settings.heartbeat, settings.max_selectors), (Duration::from_secs(5), 7));
-            assert!(settings.insecure);
+            assert!(settings.insecure && settings.retention.len() == 2);
             assert_eq!(read(&args).expect("valid").heartbeat, Duration::from_secs(3));
         }
     }
@@ -209,7 +237,8 @@ mod tests {
             (vec!["--config", "/nonexistent/fanfare.toml"], "nonexistent"),
             (vec!["--listen", "0.0.0.0:80"], "--insecure"),
             (vec!["--heartbeat", "soon"], "heartbeat"),
-            (vec!["--log", "events.db"], "memory"),
+            (vec!["--durability", "some"], "durability"),
+            (vec!["--retention", "a=sometimes"], "retention"),
             (vec!["--unheard-of"], "unheard-of"),
         ] {
             let error = read(&args).expect_err("refused").to_string();

@@ -37,7 +37,8 @@ impl<'a> Data<'a> {
     }
 }
 
-pub(super) fn json(record: &Record) -> String {
+/// The envelope of an event, as JSON.
+pub(crate) fn json(record: &Record) -> String {
     let draft = &record.draft;
     let mut channels: Vec<&str> = draft.channels.iter().map(|channel| channel.public_name()).collect();
     channels.dedup();

@@ -1,6 +1,6 @@
 //! Events in, bytes out. Pure: nothing here knows of clients, actors or HTTP.
 
-mod envelope;
+pub(crate) mod envelope;
 pub(crate) mod sse;
 
 use bytes::Bytes;

@@ -1,10 +1,13 @@
 //! How a client comes to its place: registered, and handed what it missed, in one step; or sent to the log first.
 
+use std::time::Instant;
+
 use actix::prelude::*;
 
 use super::Broker;
 use crate::actors::registry::{Route, WorkerKey};
-use crate::actors::session::{Answer, LogReader, Origin, Reset};
+use crate::actors::ring::Slice;
+use crate::actors::session::{Answer, LogReader, Origin, PAGE, Reset};
 use crate::actors::worker::{Admit, Retire, Worker};
 use crate::cursor::{Cursor, ResetReason, Seq};
 use crate::error::CloseReason;
@@ -69,6 +72,22 @@ pub(crate) struct WorkerStopped {
     pub(crate) worker: Addr<Worker>,
 }
 
+/// Fact: a worker has handed on so much of what it was sent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Delivered {
+    pub(crate) worker: Addr<Worker>,
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// A worker, and what it was sent and has not handed on.
+pub(super) struct WorkerEntry {
+    pub(super) addr: Addr<Worker>,
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
 impl Broker {
     pub(super) fn attach(&mut self, attach: Attach) {
         let worker = self.worker_key(&attach.worker);
@@ -87,13 +106,11 @@ impl Broker {
         let answer = match self.origin(at) {
             Err(Ahead) => Answer::Ahead,
             Ok((origin, reset)) => match self.covered(origin, &interest) {
-                Some(after) => Answer::Live {
-                    position: self.head,
-                    after,
-                    frames: self.ring.after(after, &interest, encoding, &timeline),
-                    timeline,
-                    reset,
-                },
+                Some(after) => {
+                    let slice = self.ring.after(after, &interest, encoding, &timeline, PAGE);
+                    let Slice { frames, through, is_whole } = slice;
+                    Answer::Missed { after, through, frames, is_whole, timeline, reset }
+                }
                 None => Answer::Behind {
                     origin: origin.unwrap_or(Origin::After(self.head)),
                     head: self.head,
@@ -144,7 +161,7 @@ impl Broker {
             return key;
         }
         worker.do_send(self.settings.worker);
-        let key = self.workers.insert(worker.clone());
+        let key = self.workers.insert(WorkerEntry { addr: worker.clone(), events: 0, bytes: 0 });
         self.worker_keys.insert(worker.clone(), key);
         key
     }
@@ -176,7 +193,20 @@ impl Handler<Detached> for Broker {
 
     fn handle(&mut self, Detached { client }: Detached, _: &mut Self::Context) {
         self.early.retain(|attach| attach.client != client);
-        self.registry.leave(client);
+        if let Some(interest) = self.registry.leave(client) {
+            self.kept_by_interest.leave(interest.subscription.selectors(), Instant::now());
+        }
+    }
+}
+
+impl Handler<Delivered> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Delivered { worker, events, bytes }: Delivered, _: &mut Self::Context) {
+        if let Some(entry) = self.worker_keys.get(&worker).and_then(|&key| self.workers.get_mut(key)) {
+            entry.events = entry.events.saturating_sub(events);
+            entry.bytes = entry.bytes.saturating_sub(bytes);
+        }
     }
 }
 
@@ -185,9 +215,11 @@ impl Handler<WorkerStopped> for Broker {
 
     fn handle(&mut self, WorkerStopped { worker }: WorkerStopped, _: &mut Self::Context) {
         if let Some(key) = self.worker_keys.remove(&worker) {
-            self.registry.drop_worker(key);
+            for interest in self.registry.drop_worker(key) {
+                self.kept_by_interest.leave(interest.subscription.selectors(), Instant::now());
+            }
             if let Some(gone) = self.workers.try_remove(key) {
-                gone.do_send(Retire);
+                gone.addr.do_send(Retire);
             }
         }
     }

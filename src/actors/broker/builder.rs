@@ -8,6 +8,7 @@ use super::Broker;
 use crate::actors::{FeedBounds, IntakeBounds, Log, MemoryLog};
 use crate::config::Settings;
 use crate::error::StartError;
+use crate::retention::Retention;
 
 /// Settings for a [`Broker`]; [`Builder::start`] checks them.
 #[must_use]
@@ -43,6 +44,12 @@ impl Builder {
     /// Default: 10 s.
     pub fn drain(mut self, drain: Duration) -> Self {
         self.settings.worker.drain = drain;
+        self
+    }
+
+    /// How long events are kept, by channel. Default: 24 hours, and 1 GiB in all.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.settings.retention = retention;
         self
     }
 

@@ -15,15 +15,18 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use slab::Slab;
 
-pub(crate) use self::attach::{At, Attach, Begin, Detached, Start, WorkerStopped};
+use self::attach::WorkerEntry;
+pub(crate) use self::attach::{At, Attach, Begin, Delivered, Detached, Start, WorkerStopped};
 pub use self::builder::Builder;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
+pub(crate) use self::query::AskHistory;
 pub use self::query::{BrokerStats, CloseSession, Drain, Members, Presence, Sessions, Stats};
 pub use self::reply::Deferred;
 use super::heartbeat::{Heartbeat, Ping};
 use super::intake::Intake;
-use super::log::{CommitFailed, Committed, Follower, LogHandle, Opened};
+use super::kept::KeptByInterest;
+use super::log::{CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened};
 use super::registry::{Registry, WorkerKey};
 use super::ring::Ring;
 use super::worker::{CloseAll, PingSlot, Retire, Worker};
@@ -31,6 +34,9 @@ use crate::config::Settings;
 use crate::cursor::{Lineage, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
 use crate::wire::sse;
+
+/// How often channels that are kept by interest are looked at.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// The broker actor. Its address is all that a service needs: events go in by [`Broadcast`], streams come out by the
 /// scope that is mounted with it.
@@ -42,7 +48,7 @@ pub struct Broker {
     /// Held so that it beats as long as the broker is there.
     _heartbeat: Addr<Heartbeat>,
     registry: Registry,
-    workers: Slab<Addr<Worker>>,
+    workers: Slab<WorkerEntry>,
     worker_keys: HashMap<Addr<Worker>, WorkerKey>,
     intake: Intake<reply::Reply>,
     ring: Ring,
@@ -52,6 +58,9 @@ pub struct Broker {
     /// Clients that asked before the log was open.
     early: Vec<Attach>,
     is_draining: bool,
+    is_log_writable: bool,
+    /// What is kept only while somebody is interested.
+    kept_by_interest: KeptByInterest,
     started: Instant,
     /// Every event that was ever sent on, for numbering parcels.
     delivered: u64,
@@ -76,8 +85,9 @@ impl Broker {
             opened: me.clone().recipient::<Opened>().downgrade(),
             committed: me.clone().recipient::<Committed>().downgrade(),
             failed: me.clone().recipient::<CommitFailed>().downgrade(),
+            health: me.clone().recipient::<LogHealth>().downgrade(),
         };
-        let log = log.start(follower)?;
+        let log = log.start(LogSetup { follower, retention: settings.retention.clone() })?;
         let heartbeat = Heartbeat::new(me.downgrade(), settings.worker.heartbeat).start();
         Ok(Self {
             log,
@@ -92,6 +102,8 @@ impl Broker {
             head: 0,
             early: Vec::new(),
             is_draining: false,
+            is_log_writable: true,
+            kept_by_interest: KeptByInterest::new(settings.retention.clone()),
             started: Instant::now(),
             delivered: 0,
             committed: 0,
@@ -111,9 +123,18 @@ impl Broker {
         }
     }
 
+    /// Has the log forget what nobody is interested in any more.
+    fn sweep(&mut self) {
+        let registry = &self.registry;
+        let gone = self.kept_by_interest.sweep(Instant::now(), |channel| registry.has_followers(channel));
+        for channel in gone {
+            self.log.forget.do_send(Forget { channel });
+        }
+    }
+
     fn close_all(&self, reason: CloseReason) {
         for (_, worker) in &self.workers {
-            worker.do_send(CloseAll { reason });
+            worker.addr.do_send(CloseAll { reason });
         }
     }
 }
@@ -121,13 +142,16 @@ impl Broker {
 impl Actor for Broker {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
         tracing::debug!("broker started");
+        if self.kept_by_interest.is_in_use() {
+            ctx.run_interval(SWEEP_EVERY, |broker, _| broker.sweep());
+        }
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         for (_, worker) in &self.workers {
-            worker.do_send(Retire);
+            worker.addr.do_send(Retire);
         }
         tracing::debug!("broker stopped");
         // The arbiter was made for this actor; the log and the heartbeat that live there go with it.
@@ -138,7 +162,8 @@ impl Actor for Broker {
 impl Handler<Opened> for Broker {
     type Result = ();
 
-    fn handle(&mut self, Opened { lineage, head }: Opened, _: &mut Self::Context) {
+    fn handle(&mut self, Opened { lineage, head, held }: Opened, _: &mut Self::Context) {
+        self.kept_by_interest.hold_all(held, Instant::now());
         self.ring = Ring::new(self.settings.ring_events, self.settings.ring_bytes, head);
         self.head = head;
         self.timeline = Some(lineage.timeline());
@@ -149,6 +174,14 @@ impl Handler<Opened> for Broker {
     }
 }
 
+impl Handler<LogHealth> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, LogHealth { is_writable }: LogHealth, _: &mut Self::Context) {
+        self.is_log_writable = is_writable;
+    }
+}
+
 impl Handler<Ping> for Broker {
     type Result = ();
 
@@ -156,7 +189,7 @@ impl Handler<Ping> for Broker {
         let Some(timeline) = &self.timeline else { return };
         let block = sse::ping(&timeline.cursor(self.head));
         for (_, worker) in &self.workers {
-            worker.do_send(PingSlot { slot, slots, block: block.clone(), head: self.head });
+            worker.addr.do_send(PingSlot { slot, slots, block: block.clone(), head: self.head });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a broadcast to its commit, and from the commit to the workers and the receipts.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
@@ -166,15 +166,21 @@ fn display<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S
 impl Broker {
     /// The way in of every event.
     fn accept(&mut self, events: Vec<Broadcast>, reply: Reply) {
-        let count = events.len() as u64;
         if self.is_draining {
             return reply.give(Err(PublishError::Draining));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let moment = Instant::now();
         let mut group = Group::new(reply);
         for Broadcast { channels, event, publisher } in events {
-            let ephemeral = event.ephemeral;
+            let registry = &self.registry;
+            let is_followed = |channel: &Channel| registry.has_followers(channel);
+            let ephemeral =
+                event.ephemeral || !self.kept_by_interest.is_stored(&channels, moment, is_followed);
             group.push(Draft::new(event, channels, publisher, now), ephemeral);
+        }
+        if self.is_any_worker_behind() {
+            return self.refuse(group);
         }
         if group.is_ephemeral() {
             self.deliver_groups(vec![group], &[], Vec::new());
@@ -182,12 +188,20 @@ impl Broker {
         }
         match self.intake.offer(group) {
             Ok(()) => self.commit_next(),
-            Err(group) => {
-                self.refused += count;
-                self.complain_of_load();
-                group.reply.give(Err(PublishError::Overloaded));
-            }
+            Err(group) => self.refuse(group),
         }
+    }
+
+    fn refuse(&mut self, group: Group<Reply>) {
+        self.refused += group.slots.len() as u64;
+        self.complain_of_load();
+        group.reply.give(Err(PublishError::Overloaded));
+    }
+
+    /// Whether a thread has been sent as much as may wait: then the way in is closed, not the queue in between longer.
+    fn is_any_worker_behind(&self) -> bool {
+        let bounds = self.settings.intake;
+        self.workers.iter().any(|(_, worker)| worker.events >= bounds.events || worker.bytes >= bounds.bytes)
     }
 
     fn commit_next(&mut self) {
@@ -278,12 +292,14 @@ impl Broker {
         }
     }
 
-    fn send_out(&self, out: Outbox) {
+    fn send_out(&mut self, out: Outbox) {
         for (worker, parcels) in out.parcels.into_iter().enumerate() {
             if !parcels.is_empty()
-                && let Some(worker) = self.workers.get(worker)
+                && let Some(worker) = self.workers.get_mut(worker)
             {
-                worker.do_send(Deliver { parcels });
+                worker.events += parcels.len();
+                worker.bytes += parcels.iter().map(|parcel| parcel.record.draft.weight()).sum::<usize>();
+                worker.addr.do_send(Deliver { parcels });
             }
         }
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::Broker;
+use crate::actors::session::LogReader;
 use crate::actors::worker::CloseClients;
 use crate::channel::Channel;
-use crate::cursor::Seq;
+use crate::cursor::{Lineage, Seq};
 use crate::error::CloseReason;
 use crate::identity::{ClientId, SessionId};
 
@@ -34,7 +35,7 @@ pub struct BrokerStats {
     pub refused: u64,
     /// Events that wait for their commit.
     pub in_flight: usize,
-    /// Whether the log is open.
+    /// Whether the log is open and takes events.
     pub ready: bool,
     /// Whether the broker is draining.
     pub draining: bool,
@@ -70,6 +71,18 @@ pub struct Members {
 /// As many sessions as an answer lists.
 pub(crate) const LISTED: usize = 1000;
 
+/// Query: how to read the log, and where it stands.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Option<History>")]
+pub(crate) struct AskHistory;
+
+/// The answer to [`AskHistory`]; none before the log is open.
+pub(crate) struct History {
+    pub(crate) lineage: Lineage,
+    pub(crate) head: Seq,
+    pub(crate) log: LogReader,
+}
+
 /// Query: the sessions that have a client, the first 1000.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<SessionId>")]
@@ -102,7 +115,7 @@ impl Handler<Stats> for Broker {
             published: self.committed,
             refused: self.refused,
             in_flight: self.intake.events(),
-            ready: self.lineage.is_some(),
+            ready: self.lineage.is_some() && self.is_log_writable,
             draining: self.is_draining,
             uptime: self.started.elapsed(),
         })
@@ -119,6 +132,15 @@ impl Handler<Presence> for Broker {
             sessions: found.sessions.len(),
             members: found.sessions.into_iter().take(LISTED).collect(),
         })
+    }
+}
+
+impl Handler<AskHistory> for Broker {
+    type Result = MessageResult<AskHistory>;
+
+    fn handle(&mut self, _: AskHistory, _: &mut Self::Context) -> Self::Result {
+        let log = LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() };
+        MessageResult(self.lineage.clone().map(|lineage| History { lineage, head: self.head, log }))
     }
 }
 
@@ -148,7 +170,7 @@ impl Handler<CloseSession> for Broker {
             if !clients.is_empty()
                 && let Some(worker) = self.workers.get(worker)
             {
-                worker.do_send(CloseClients { clients, reason });
+                worker.addr.do_send(CloseClients { clients, reason });
             }
         }
         count

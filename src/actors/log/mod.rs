@@ -9,8 +9,9 @@
 //! - What a page returned once for positions up to the newest `Committed` it returns always, but for what retention has
 //!   removed; and what was removed it tells ([`Page::trimmed`]).
 
-mod dedup;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -18,10 +19,14 @@ use actix::WeakRecipient;
 use actix::prelude::*;
 
 pub use self::memory::MemoryLog;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{Durability, SqliteLog};
+use crate::channel::Channel;
 use crate::cursor::{Lineage, Seq};
 use crate::error::LogError;
 use crate::interest::Interest;
 use crate::record::{Draft, Record};
+use crate::retention::Retention;
 
 /// The most events that one [`Commit`] has.
 pub const COMMIT_EVENTS: usize = 4096;
@@ -33,7 +38,15 @@ pub trait Log: Send + 'static {
     /// # Errors
     ///
     /// [`LogError`] if the log cannot serve.
-    fn start(self: Box<Self>, follower: Follower) -> Result<LogHandle, LogError>;
+    fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError>;
+}
+
+/// What a log is started with.
+pub struct LogSetup {
+    /// Where its facts go.
+    pub follower: Follower,
+    /// What it keeps.
+    pub retention: Retention,
 }
 
 /// What the broker asks a log by.
@@ -45,6 +58,8 @@ pub struct LogHandle {
     pub read: Recipient<ReadAfter>,
     /// Finds positions.
     pub seek: Recipient<Seek>,
+    /// Removes what nobody is interested in.
+    pub forget: Recipient<Forget>,
 }
 
 /// Where a log's facts go: to the broker, which may be gone.
@@ -56,6 +71,8 @@ pub struct Follower {
     pub committed: WeakRecipient<Committed>,
     /// Told of each commit that was not.
     pub failed: WeakRecipient<CommitFailed>,
+    /// Told when the log stops taking events, and when it takes them again.
+    pub health: WeakRecipient<LogHealth>,
 }
 
 /// Command: append these events in this order, all or none. The answer comes as a fact.
@@ -76,6 +93,24 @@ pub struct Opened {
     pub lineage: Lineage,
     /// The position of its newest event.
     pub head: Seq,
+    /// The channels that have events and are kept by interest: nobody has been seen to follow them yet.
+    pub held: Vec<Channel>,
+}
+
+/// Fact: whether the log takes events has changed.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct LogHealth {
+    /// Whether a commit may succeed.
+    pub is_writable: bool,
+}
+
+/// Command: remove all that is kept of a channel. May be left undone when there is much else to do: it is asked again.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Forget {
+    /// Which channel.
+    pub channel: Channel,
 }
 
 /// Fact: these events have their places. The only thing that makes the broker deliver.

@@ -1,0 +1,152 @@
+//! The log in memory: bounded, and gone with the process.
+
+mod dedup;
+mod store;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use actix::prelude::*;
+
+use self::store::Store;
+use super::{
+    Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
+};
+use crate::cursor::{Lineage, Name, Seq};
+use crate::error::{InvalidValue, LogError};
+
+/// A log in memory: the newest events, within a bound. A restart begins a new log, and clients are told (`$reset`).
+///
+/// ```
+/// use fanfare::{Broker, MemoryLog};
+///
+/// # actix_web::rt::System::new().block_on(async {
+/// let broker = Broker::builder().log(MemoryLog::bounded(10_000, 16 << 20)?).start()?;
+/// # drop(broker);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct MemoryLog {
+    max_events: usize,
+    max_bytes: u64,
+}
+
+impl MemoryLog {
+    /// A log that holds at most `max_events` events and `max_bytes` bytes; the oldest leave first. What the broker's
+    /// [`Retention`](crate::Retention) says holds besides.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] for a bound of zero.
+    pub fn bounded(max_events: usize, max_bytes: u64) -> Result<Self, InvalidValue> {
+        if max_events == 0 || max_bytes == 0 {
+            return Err(InvalidValue::new("log", "must have room for at least one event"));
+        }
+        Ok(Self { max_events, max_bytes })
+    }
+}
+
+impl Default for MemoryLog {
+    /// 100,000 events and 256 MiB.
+    fn default() -> Self {
+        Self { max_events: 100_000, max_bytes: 256 << 20 }
+    }
+}
+
+impl Log for MemoryLog {
+    fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
+        let LogSetup { follower, retention } = setup;
+        // A thread of its own: a reader of much must not hold up the broker.
+        let arbiter = Arbiter::new();
+        let store = Store::new(self.max_events, self.max_bytes, retention);
+        let keeper = Keeper::start_in_arbiter(&arbiter.handle(), move |_| Keeper { store, follower });
+        Ok(LogHandle {
+            commit: keeper.clone().recipient(),
+            read: keeper.clone().recipient(),
+            seek: keeper.clone().recipient(),
+            forget: keeper.recipient(),
+        })
+    }
+}
+
+/// How often it is looked at when nothing is due.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The actor that keeps the store.
+struct Keeper {
+    store: Store,
+    follower: Follower,
+}
+
+/// Command to itself: let go of what is too old.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tend;
+
+impl Actor for Keeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(follower) = self.follower.opened.upgrade() {
+            let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
+            follower.do_send(Opened { lineage, head: 0, held: Vec::new() });
+        }
+        ctx.notify_later(Tend, LOOK);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        Arbiter::current().stop();
+    }
+}
+
+impl Handler<Commit> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, Commit { ticket, drafts }: Commit, _: &mut Self::Context) {
+        let (records, outcomes) = self.store.append(drafts, Instant::now());
+        if let Some(follower) = self.follower.committed.upgrade() {
+            follower.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }) });
+        }
+    }
+}
+
+impl Handler<ReadAfter> for Keeper {
+    type Result = Result<Page, LogError>;
+
+    fn handle(&mut self, query: ReadAfter, _: &mut Self::Context) -> Self::Result {
+        self.store.drop_aged(now());
+        Ok(self.store.read(query.after, query.until, &query.interest, query.limit))
+    }
+}
+
+impl Handler<Seek> for Keeper {
+    type Result = Result<Seq, LogError>;
+
+    fn handle(&mut self, query: Seek, _: &mut Self::Context) -> Self::Result {
+        self.store.drop_aged(now());
+        Ok(self.store.seek(query.last, query.until, &query.interest))
+    }
+}
+
+impl Handler<Forget> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, Forget { channel }: Forget, _: &mut Self::Context) {
+        self.store.forget(&channel);
+    }
+}
+
+impl Handler<Tend> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, _: Tend, ctx: &mut Self::Context) {
+        self.store.drop_aged(now());
+        ctx.notify_later(Tend, LOOK);
+    }
+}
+
+/// Wall-clock time in milliseconds: only ages are taken from it, never order.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,438 @@
+//! What the log in memory holds. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::dedup::Dedup;
+use crate::actors::log::{Outcome, Page, PageLimit};
+use crate::channel::{Channel, Selector};
+use crate::cursor::Seq;
+use crate::interest::Interest;
+use crate::record::{Draft, Record};
+use crate::retention::Retention;
+
+/// As many events as one page looks at, so that a reader of rare events does not hold up the writer.
+const PAGE_SCAN: usize = 8192;
+/// As many marks of removed events as are looked through for one reader of wildcards.
+const MARKS: usize = 4096;
+/// As many channels as are remembered after their last event has left.
+const EMPTY_CHANNELS: usize = 65_536;
+/// As many ids as are remembered.
+const KNOWN_IDS: usize = 1_000_000;
+
+#[derive(Debug)]
+pub(super) struct Store {
+    max_events: usize,
+    max_bytes: u64,
+    retention: Retention,
+    records: BTreeMap<Seq, Held>,
+    head: Seq,
+    bytes: u64,
+    channels: HashMap<Channel, Kept>,
+    /// When the oldest event of each channel is too old.
+    due: BTreeSet<(u64, Channel)>,
+    /// Channels that had no event left at some time, with the position of the last that left.
+    emptied: VecDeque<(Channel, Seq)>,
+    /// Channels that nothing is known of may have lost events up to here.
+    forgotten: Seq,
+    /// The newest position that was removed from each channel, in order.
+    trims: BTreeMap<Seq, Vec<Channel>>,
+    dedup: Dedup,
+}
+
+#[derive(Debug)]
+struct Held {
+    record: Arc<Record>,
+    /// How many of its channels still hold it.
+    left: usize,
+}
+
+/// What is kept of a channel.
+#[derive(Debug, Default)]
+struct Kept {
+    last: Seq,
+    trimmed: Seq,
+    seqs: VecDeque<Seq>,
+    bytes: u64,
+    due: Option<u64>,
+}
+
+impl Store {
+    pub(super) fn new(max_events: usize, max_bytes: u64, retention: Retention) -> Self {
+        Self {
+            max_events,
+            max_bytes: max_bytes.min(retention.log_bytes()),
+            retention,
+            records: BTreeMap::new(),
+            head: 0,
+            bytes: 0,
+            channels: HashMap::new(),
+            due: BTreeSet::new(),
+            emptied: VecDeque::new(),
+            forgotten: 0,
+            trims: BTreeMap::new(),
+            dedup: Dedup::new(KNOWN_IDS),
+        }
+    }
+
+    pub(super) fn append(&mut self, drafts: Vec<Draft>, now: Instant) -> (Vec<Arc<Record>>, Vec<Outcome>) {
+        let mut records = Vec::with_capacity(drafts.len());
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let key = draft.publisher.clone().map(|publisher| (publisher, draft.id.clone()));
+            if let Some(seq) = key.as_ref().and_then(|key| self.dedup.find(key, now)) {
+                outcomes.push(Outcome::Duplicate(seq));
+                continue;
+            }
+            let record = self.append_one(draft);
+            if let Some(key) = key {
+                self.dedup.remember(key, self.head, now);
+            }
+            outcomes.push(Outcome::New(self.head));
+            records.push(record);
+        }
+        for record in &records {
+            for channel in record.draft.channels.iter() {
+                self.hold_to_limits(channel);
+            }
+        }
+        while self.records.len() > self.max_events || (self.bytes > self.max_bytes && self.records.len() > 1)
+        {
+            self.drop_oldest();
+        }
+        (records, outcomes)
+    }
+
+    fn append_one(&mut self, draft: Draft) -> Arc<Record> {
+        self.head += 1;
+        let seq = self.head;
+        let weight = draft.weight() as u64;
+        let mut prev = None;
+        for channel in draft.channels.iter() {
+            let kept = self.channels.entry(channel.clone()).or_default();
+            prev.get_or_insert(kept.last);
+            kept.last = seq;
+            kept.seqs.push_back(seq);
+            kept.bytes += weight;
+            if kept.seqs.len() == 1
+                && let Some(due) = due(&self.retention, channel, draft.time)
+            {
+                kept.due = Some(due);
+                self.due.insert((due, channel.clone()));
+            }
+        }
+        let left = draft.channels.len();
+        let record = Arc::new(Record::committed(draft, seq, prev.unwrap_or(0)));
+        // An event that is for nobody has nowhere to be kept.
+        if left > 0 {
+            self.bytes += weight;
+            self.records.insert(seq, Held { record: record.clone(), left });
+        }
+        record
+    }
+
+    fn hold_to_limits(&mut self, channel: &Channel) {
+        let limits = self.retention.limits(channel);
+        let Some(kept) = self.channels.get(channel) else { return };
+        let weights =
+            kept.seqs.iter().filter_map(|seq| self.records.get(seq)).map(|held| held.record.draft.weight());
+        let excess = limits.excess(kept.seqs.len() as u64, kept.bytes, weights.map(|weight| weight as u64));
+        for _ in 0..excess {
+            self.drop_first(channel);
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((_, held)) = self.records.first_key_value() else { return };
+        // The oldest event of all is the oldest of each channel that still has it.
+        let (seq, channels) = (held.record.seq(), held.record.draft.channels.clone());
+        for channel in channels.iter() {
+            if self.channels.get(channel).and_then(|kept| kept.seqs.front().copied()) == seq {
+                self.drop_first(channel);
+            }
+        }
+    }
+
+    /// Lets go of events that are as old as their channel's bound.
+    pub(super) fn drop_aged(&mut self, now: u64) {
+        while let Some((due, channel)) = self.due.first().cloned()
+            && due <= now
+        {
+            self.drop_first(&channel);
+        }
+    }
+
+    /// Lets go of all that is kept of a channel.
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        while self.channels.get(channel).is_some_and(|kept| !kept.seqs.is_empty()) {
+            self.drop_first(channel);
+        }
+    }
+
+    /// Removes the oldest event of a channel.
+    fn drop_first(&mut self, channel: &Channel) {
+        let Some(kept) = self.channels.get_mut(channel) else { return };
+        if let Some(due) = kept.due.take() {
+            self.due.remove(&(due, channel.clone()));
+        }
+        let Some(seq) = kept.seqs.pop_front() else { return };
+        let before = std::mem::replace(&mut kept.trimmed, seq);
+        self.trims.entry(seq).or_default().push(channel.clone());
+        remove_trim(&mut self.trims, before, channel);
+        let next = kept.seqs.front().copied();
+        if let Some(held) = self.records.get_mut(&seq) {
+            let weight = held.record.draft.weight() as u64;
+            kept.bytes = kept.bytes.saturating_sub(weight);
+            held.left = held.left.saturating_sub(1);
+            if held.left == 0 {
+                self.records.remove(&seq);
+                self.bytes = self.bytes.saturating_sub(weight);
+            }
+        }
+        match next.and_then(|next| self.records.get(&next)) {
+            Some(oldest) => {
+                kept.due = due(&self.retention, channel, oldest.record.draft.time);
+                self.due.extend(kept.due.map(|due| (due, channel.clone())));
+            }
+            None => {
+                kept.seqs = VecDeque::new();
+                self.emptied.push_back((channel.clone(), seq));
+                self.forget_emptied();
+            }
+        }
+    }
+
+    fn forget_emptied(&mut self) {
+        while self.emptied.len() > EMPTY_CHANNELS
+            && let Some((channel, trimmed)) = self.emptied.pop_front()
+        {
+            // It may have had events again since it was noted, and then been noted again.
+            let is_empty = |kept: &Kept| kept.seqs.is_empty() && kept.trimmed == trimmed;
+            if self.channels.get(&channel).is_some_and(is_empty) {
+                self.channels.remove(&channel);
+                remove_trim(&mut self.trims, trimmed, &channel);
+                self.forgotten = self.forgotten.max(trimmed);
+            }
+        }
+    }
+
+    /// The newest removed position of the interest's channels, if it is after `after`.
+    fn trimmed(&self, after: Seq, interest: &Interest) -> Option<Seq> {
+        let newest_of_all = self.trims.last_key_value().map_or(0, |(&seq, _)| seq).max(self.forgotten);
+        if after >= newest_of_all {
+            return None;
+        }
+        let named = named(interest).map(|channel| match self.channels.get(&channel) {
+            Some(kept) => kept.trimmed,
+            None => self.forgotten,
+        });
+        let mut newest = named.max().unwrap_or(0);
+        if patterns(interest) {
+            newest = newest.max(self.forgotten);
+            let mut left = MARKS;
+            for (&seq, channels) in self.trims.range(newest.max(after) + 1..).rev() {
+                left = left.saturating_sub(channels.len());
+                // A loss that cannot be ruled out in reasonable time is told.
+                if left == 0 || channels.iter().any(|channel| interest.selects(channel)) {
+                    newest = seq;
+                    break;
+                }
+            }
+        }
+        (newest > after).then_some(newest)
+    }
+
+    pub(super) fn read(&self, after: Seq, until: Seq, interest: &Interest, limit: PageLimit) -> Page {
+        let trimmed = self.trimmed(after, interest);
+        let until = until.max(after);
+        let mut page = Page { records: Vec::new(), through: until, trimmed };
+        let mut bytes = 0;
+        let mut take = |page: &mut Page, seq: Seq, record: &Arc<Record>| {
+            if !interest.covers_event(&record.draft) {
+                return false;
+            }
+            bytes += record.draft.weight();
+            page.records.push(record.clone());
+            let is_full = page.records.len() >= limit.events || bytes >= limit.bytes;
+            if is_full {
+                page.through = seq;
+            }
+            is_full
+        };
+        if patterns(interest) {
+            for (scanned, (&seq, held)) in self.records.range(after + 1..).enumerate() {
+                if seq > until || take(&mut page, seq, &held.record) {
+                    break;
+                }
+                if scanned + 1 == PAGE_SCAN {
+                    page.through = seq;
+                    break;
+                }
+            }
+            return page;
+        }
+        // By name: what there is of each channel, merged.
+        let most = limit.events.clamp(1, PAGE_SCAN);
+        let mut seqs = BTreeSet::new();
+        for kept in named(interest).filter_map(|channel| self.channels.get(&channel)) {
+            let first = kept.seqs.partition_point(|&seq| seq <= after);
+            seqs.extend(kept.seqs.range(first..).take_while(|&&seq| seq <= until).take(most + 1));
+        }
+        for (number, seq) in seqs.into_iter().enumerate() {
+            // Each channel gave one more than `most`, if it has so many: the first `most` of all are complete.
+            if number == most {
+                page.through = page.through.min(seq - 1);
+                break;
+            }
+            if let Some(held) = self.records.get(&seq)
+                && take(&mut page, seq, &held.record)
+            {
+                break;
+            }
+        }
+        page
+    }
+
+    pub(super) fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Seq {
+        let mut left = last;
+        let of_interest =
+            self.records.range(..=until).rev().filter(|(_, held)| interest.covers_event(&held.record.draft));
+        for (&seq, _) in of_interest {
+            if left <= 1 {
+                return if left == 0 { until } else { seq - 1 };
+            }
+            left -= 1;
+        }
+        if last == 0 { until } else { 0 }
+    }
+}
+
+fn remove_trim(trims: &mut BTreeMap<Seq, Vec<Channel>>, seq: Seq, channel: &Channel) {
+    if let Some(channels) = trims.get_mut(&seq) {
+        channels.retain(|other| other != channel);
+        if channels.is_empty() {
+            trims.remove(&seq);
+        }
+    }
+}
+
+/// The channels that a client hears by their names, its session's and everyone's among them.
+fn named(interest: &Interest) -> impl Iterator<Item = Channel> {
+    let named = interest.subscription.selectors().iter().filter_map(Selector::as_exact);
+    named.chain([Channel::everyone(), Channel::inbox(interest.session)])
+}
+
+fn patterns(interest: &Interest) -> bool {
+    interest.subscription.selectors().iter().any(Selector::is_pattern)
+}
+
+fn due(retention: &Retention, channel: &Channel, time: u64) -> Option<u64> {
+    let age = retention.limits(channel).max_age?;
+    Some(time.saturating_add(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::identity::{Publisher, SessionId};
+    use crate::interest::{Filter, Subscription};
+
+    const ALL: PageLimit = PageLimit { events: usize::MAX, bytes: usize::MAX };
+
+    fn draft(channels: &[&str]) -> Draft {
+        let channels: Vec<_> = channels.iter().map(|name| Channel::new(name).expect("valid")).collect();
+        Draft::new(Event::text("x", "y").expect("valid"), channels.into(), Publisher::HUB, 0)
+    }
+
+    fn interest(selectors: &[&str]) -> Interest {
+        let selectors = selectors.iter().map(|text| Selector::new(text).expect("valid"));
+        Interest { session: SessionId::mint(), subscription: Subscription::new(selectors, Filter::default()) }
+    }
+
+    fn store(max_events: usize, channels: &[&[&str]]) -> Store {
+        let mut store = Store::new(max_events, u64::MAX, Retention::default());
+        for names in channels {
+            store.append(vec![draft(names)], Instant::now());
+        }
+        store
+    }
+
+    fn seqs(page: &Page) -> Vec<Seq> {
+        page.records.iter().filter_map(|record| record.seq()).collect()
+    }
+
+    #[test]
+    fn positions_and_prev_go_by_channel() {
+        let mut store = store(10, &[]);
+        let (records, outcomes) =
+            store.append(vec![draft(&["a"]), draft(&["b", "a"]), draft(&["a", "b"])], Instant::now());
+        assert_eq!(outcomes, [Outcome::New(1), Outcome::New(2), Outcome::New(3)]);
+        let prevs: Vec<_> = records.iter().map(|record| record.place.expect("stored").prev).collect();
+        assert_eq!(prevs, [0, 0, 2]);
+    }
+
+    #[test]
+    fn pages_are_disjoint_and_complete() {
+        let store = store(100, &[&["a"], &["b"], &["a"], &["a", "b"], &["c"], &["a"]]);
+        let interest = interest(&["a"]);
+        let two = PageLimit { events: 2, bytes: usize::MAX };
+        let first = store.read(0, 6, &interest, two);
+        assert_eq!((seqs(&first), first.through), (vec![1, 3], 3));
+        let second = store.read(3, 5, &interest, two);
+        assert_eq!((seqs(&second), second.through), (vec![4], 5));
+        let third = store.read(5, 6, &interest, two);
+        assert_eq!((seqs(&third), third.through), (vec![6], 6));
+    }
+
+    #[test]
+    fn what_was_removed_is_told_for_the_channels_concerned_only() {
+        let store = store(3, &[&["quiet"], &["busy"], &["quiet"], &["busy"], &["busy"]]);
+        let page = store.read(0, 5, &interest(&["busy"]), ALL);
+        assert_eq!((seqs(&page), page.trimmed), (vec![4, 5], Some(2)));
+        assert_eq!(store.read(1, 5, &interest(&["quiet"]), ALL).trimmed, None);
+        assert_eq!(store.read(0, 5, &interest(&["quiet"]), ALL).trimmed, Some(1));
+        assert_eq!(store.read(0, 5, &interest(&["*"]), ALL).trimmed, Some(2));
+        assert_eq!(store.read(0, 5, &interest(&["never"]), ALL).trimmed, None);
+    }
+
+    #[test]
+    fn the_last_n_are_found() {
+        let store = store(100, &[&["a"], &["b"], &["a"], &["b"], &["a"], &["b"]]);
+        let check = |last, until| {
+            let position = store.seek(last, until, &interest(&["a"]));
+            seqs(&store.read(position, until, &interest(&["a"]), ALL))
+        };
+        assert_eq!(check(2, 6), [3, 5]);
+        assert_eq!(check(2, 4), [1, 3]);
+        assert_eq!(check(9, 6), [1, 3, 5]);
+        assert!(check(0, 6).is_empty());
+    }
+
+    #[test]
+    fn the_same_id_of_the_same_publisher_is_stored_once() {
+        let mut store = store(10, &[&["a"]]);
+        let twice = || {
+            let mut draft = draft(&["a"]);
+            draft.publisher = Some(Publisher::named("ada"));
+            draft.id = crate::EventId::new("o-7").expect("valid");
+            draft
+        };
+        let (records, outcomes) = store.append(vec![twice(), twice()], Instant::now());
+        assert_eq!((records.len(), outcomes), (1, vec![Outcome::New(2), Outcome::Duplicate(2)]));
+        assert_eq!(store.append(vec![twice()], Instant::now()).1, [Outcome::Duplicate(2)]);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_million_channels_is_bounded() {
+        let mut store = store(10, &[]);
+        for n in 0..EMPTY_CHANNELS * 2 {
+            store.append(vec![draft(&[&format!("c/{n}")])], Instant::now());
+        }
+        assert!(store.channels.len() <= EMPTY_CHANNELS + 10);
+        // Whether a forgotten channel lost something is not known, so it is said.
+        assert!(store.read(0, 5, &interest(&["c/7"]), ALL).trimmed.is_some());
+        assert!(store.read(store.head - 10, store.head, &interest(&["c/7"]), ALL).trimmed.is_none());
+    }
+}

@@ -1,0 +1,488 @@
+//! What the writer does to the file: appends, removes, remembers. One transaction each, and no thread in sight.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::actors::log::{COMMIT_EVENTS, Outcome};
+use crate::channel::Channel;
+use crate::cursor::{Lineage, Name, Seq};
+use crate::identity::Publisher;
+use crate::record::{Draft, Record};
+use crate::retention::Retention;
+
+/// How long and how many published ids are remembered.
+const WINDOW: Duration = Duration::from_secs(120);
+const KNOWN_IDS: i64 = 1_000_000;
+/// Channels whose rows are held in memory.
+const CACHED_CHANNELS: usize = 65_536;
+/// Channels without an event that are remembered.
+const EMPTY_CHANNELS: i64 = 65_536;
+/// What one step of cleaning removes at most, so that a commit never waits long for it.
+const STEP: u64 = 256;
+/// Terms that are remembered.
+const TERMS: i64 = 1000;
+
+pub(super) struct Database {
+    connection: Connection,
+    retention: Retention,
+    head: Seq,
+    /// The weight of all events.
+    bytes: u64,
+    channels: HashMap<Channel, Row>,
+}
+
+/// A row of `channels`.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    key: i64,
+    last: Seq,
+    trimmed: Seq,
+    events: u64,
+    bytes: u64,
+    due: Option<i64>,
+}
+
+impl Database {
+    pub(super) fn new(connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
+        let head = meta(&connection, "head")?;
+        let bytes = meta(&connection, "bytes")?;
+        let mut database = Self { connection, retention, head, bytes, channels: HashMap::new() };
+        database.adopt_retention()?;
+        Ok(database)
+    }
+
+    pub(super) fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Begins a term of the writer, with the next position as its first.
+    pub(super) fn begin_term(&mut self) -> rusqlite::Result<Lineage> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let log: Option<String> = transaction
+            .query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))
+            .optional()?;
+        let log = match log {
+            Some(log) => Name::restore(log),
+            None => {
+                let log = Name::mint();
+                transaction.execute("INSERT INTO meta VALUES ('log', ?)", [log.as_str()])?;
+                log
+            }
+        };
+        let earlier = transaction
+            .prepare("SELECT name, first FROM terms ORDER BY place")?
+            .query_map([], |row| Ok((Name::restore(row.get::<_, String>(0)?), row.get(1)?)))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let term = Name::mint();
+        transaction.execute(
+            "INSERT INTO terms (name, first) VALUES (?, ?)",
+            params![term.as_str(), self.head + 1],
+        )?;
+        transaction
+            .execute("DELETE FROM terms WHERE place <= (SELECT max(place) FROM terms) - ?", [TERMS])?;
+        transaction.commit()?;
+        Ok(Lineage::new(log, earlier, term, self.head + 1))
+    }
+
+    /// The channels that have events, of those that `is_wanted` wants.
+    pub(super) fn held(&self, is_wanted: impl Fn(&Channel) -> bool) -> rusqlite::Result<Vec<Channel>> {
+        let mut statement = self.connection.prepare("SELECT name FROM channels WHERE events > 0")?;
+        let names = statement.query_map([], |row| Ok(Channel::restore(&row.get::<_, String>(0)?)))?;
+        names.filter(|name| name.as_ref().map_or(true, &is_wanted)).collect()
+    }
+
+    /// When the rules are others than they were, every channel has another time at which its oldest event is due.
+    fn adopt_retention(&mut self) -> rusqlite::Result<()> {
+        let rules = format!("{:?}", self.retention);
+        let known: String =
+            self.connection
+                .query_row("SELECT value FROM meta WHERE key = 'retention'", [], |row| row.get(0))?;
+        if rules == known {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut all = transaction.prepare(
+                "SELECT key, name, (SELECT time FROM placements JOIN events USING (seq)
+                    WHERE channel = key ORDER BY seq LIMIT 1) FROM channels WHERE events > 0",
+            )?;
+            let mut set = transaction.prepare("UPDATE channels SET due = ? WHERE key = ?")?;
+            let mut rows = all.query([])?;
+            while let Some(row) = rows.next()? {
+                let channel = Channel::restore(&row.get::<_, String>(1)?);
+                let oldest: Option<i64> = row.get(2)?;
+                set.execute(params![due(&self.retention, &channel, oldest), row.get::<_, i64>(0)?])?;
+            }
+        }
+        transaction.execute("UPDATE meta SET value = ? WHERE key = 'retention'", [rules])?;
+        transaction.commit()
+    }
+
+    /// Appends events in one transaction, and removes what is over the bounds of their channels by it.
+    pub(super) fn append(
+        &mut self,
+        drafts: Vec<Draft>,
+        now: i64,
+    ) -> rusqlite::Result<(Vec<Arc<Record>>, Vec<Outcome>)> {
+        let mut pass = Pass::begin(self)?;
+        let mut records = Vec::with_capacity(drafts.len());
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            if let Some(seq) = pass.known(&draft, now)? {
+                outcomes.push(Outcome::Duplicate(seq));
+                continue;
+            }
+            let record = pass.insert(draft, now)?;
+            outcomes.push(Outcome::New(pass.head));
+            records.push(Arc::new(record));
+        }
+        pass.trim_touched(2 * records.len() as u64 + STEP)?;
+        pass.commit()?;
+        Ok((records, outcomes))
+    }
+
+    /// Removes some of what is too old or too much. True if there may be more to do at once.
+    pub(super) fn clean(&mut self, now: i64) -> rusqlite::Result<bool> {
+        let due: Vec<String> = {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT name FROM channels WHERE due <= ? ORDER BY due LIMIT 16")?;
+            statement.query_map([now], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+        };
+        let stale: i64 = self.connection.query_row(
+            "SELECT count(*) FROM (SELECT 1 FROM ids WHERE time <= ? LIMIT 1)",
+            [now - WINDOW.as_millis() as i64],
+            |row| row.get(0),
+        )?;
+        let is_large = self.bytes > self.retention.log_bytes();
+        if due.is_empty() && stale == 0 && !is_large {
+            return Ok(false);
+        }
+        let mut pass = Pass::begin(self)?;
+        for name in &due {
+            pass.trim_aged(&Channel::restore(name), now)?;
+        }
+        pass.trim_log(STEP)?;
+        pass.forget_ids(now)?;
+        pass.forget_channels()?;
+        pass.commit()?;
+        Ok(true)
+    }
+
+    /// When the next event is due to go by its age.
+    pub(super) fn next_due(&self) -> rusqlite::Result<Option<i64>> {
+        self.connection.query_row("SELECT min(due) FROM channels WHERE due IS NOT NULL", [], |row| row.get(0))
+    }
+
+    /// Removes all that is kept of a channel.
+    pub(super) fn forget(&mut self, channel: &Channel) -> rusqlite::Result<()> {
+        loop {
+            let mut pass = Pass::begin(self)?;
+            let left = pass.trim_channel(channel, STEP)?;
+            pass.commit()?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the file takes writes, after it did not.
+    pub(super) fn probe(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("UPDATE meta SET value = value WHERE key = 'head'", [])?;
+        transaction.commit()
+    }
+}
+
+fn meta(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0))
+}
+
+fn due(retention: &Retention, channel: &Channel, oldest: Option<i64>) -> Option<i64> {
+    let age = retention.limits(channel).max_age?;
+    Some(oldest?.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// Publishers as the table knows them; the hub is no name that a publisher could have.
+fn publisher(publisher: &Publisher) -> String {
+    publisher.name().map_or_else(|| "hub".to_owned(), |name| format!(":{name}"))
+}
+
+/// One transaction. What it changes in memory counts only once it has committed.
+struct Pass<'a> {
+    transaction: Transaction<'a>,
+    retention: &'a Retention,
+    cache: &'a mut HashMap<Channel, Row>,
+    /// Rows that were changed.
+    touched: HashMap<Channel, Row>,
+    database_head: &'a mut Seq,
+    database_bytes: &'a mut u64,
+    head: Seq,
+    bytes: u64,
+}
+
+impl<'a> Pass<'a> {
+    fn begin(database: &'a mut Database) -> rusqlite::Result<Self> {
+        let (head, bytes) = (database.head, database.bytes);
+        Ok(Self {
+            transaction: database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
+            retention: &database.retention,
+            cache: &mut database.channels,
+            touched: HashMap::new(),
+            database_head: &mut database.head,
+            database_bytes: &mut database.bytes,
+            head,
+            bytes,
+        })
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        {
+            let mut update = self.transaction.prepare_cached(
+                "UPDATE channels SET last = ?, trimmed = ?, events = ?, bytes = ?, due = ? WHERE key = ?",
+            )?;
+            for row in self.touched.values() {
+                update.execute(params![row.last, row.trimmed, row.events, row.bytes, row.due, row.key])?;
+            }
+            let mut set = self.transaction.prepare_cached("UPDATE meta SET value = ? WHERE key = ?")?;
+            set.execute(params![self.head, "head"])?;
+            set.execute(params![self.bytes, "bytes"])?;
+        }
+        self.transaction.commit()?;
+        if self.cache.len() + self.touched.len() > CACHED_CHANNELS {
+            self.cache.clear();
+        }
+        self.cache.extend(self.touched);
+        *self.database_head = self.head;
+        *self.database_bytes = self.bytes;
+        Ok(())
+    }
+
+    /// Where the event already stands, if its publisher gave the same id within the window.
+    fn known(&self, draft: &Draft, now: i64) -> rusqlite::Result<Option<Seq>> {
+        let Some(by) = &draft.publisher else { return Ok(None) };
+        let since = now - WINDOW.as_millis() as i64;
+        let mut find = self
+            .transaction
+            .prepare_cached("SELECT seq FROM ids WHERE publisher = ? AND id = ? AND time > ?")?;
+        find.query_row(params![publisher(by), draft.id.as_str(), since], |row| row.get(0)).optional()
+    }
+
+    fn insert(&mut self, draft: Draft, now: i64) -> rusqlite::Result<Record> {
+        let seq = self.head + 1;
+        let weight = draft.weight() as u64;
+        let mut prev = None;
+        for channel in draft.channels.iter() {
+            let mut row = self.row_or_new(channel)?;
+            prev.get_or_insert(row.last);
+            if row.events == 0 {
+                row.due = due(self.retention, channel, i64::try_from(draft.time).ok());
+            }
+            row = Row { last: seq, events: row.events + 1, bytes: row.bytes + weight, ..row };
+            let mut place = self.transaction.prepare_cached("INSERT INTO placements VALUES (?, ?)")?;
+            place.execute(params![row.key, seq])?;
+            self.touched.insert(channel.clone(), row);
+        }
+        let prev = prev.unwrap_or(0);
+        if let Some(by) = &draft.publisher {
+            let mut remember = self.transaction.prepare_cached(
+                "INSERT OR REPLACE INTO ids (publisher, id, seq, time) VALUES (?, ?, ?, ?)",
+            )?;
+            remember.execute(params![publisher(by), draft.id.as_str(), seq, now])?;
+        }
+        // An event that is for nobody has nowhere to be kept.
+        if !draft.channels.is_empty() {
+            let names: Vec<&str> = draft.channels.iter().map(Channel::as_str).collect();
+            let attributes = (!draft.attributes.is_empty()).then(|| serde_json::to_string(&draft.attributes));
+            let attributes = attributes
+                .transpose()
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            let mut insert = self.transaction.prepare_cached(
+                "INSERT INTO events (seq, prev, channels, left, weight, time, id, name, attributes, is_json, payload)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?;
+            insert.execute(params![
+                seq,
+                prev,
+                names.join("\n"),
+                names.len(),
+                weight,
+                draft.time,
+                draft.id.as_str(),
+                draft.name.explicit(),
+                attributes,
+                draft.payload.is_json(),
+                draft.payload.as_str(),
+            ])?;
+            self.bytes += weight;
+        }
+        self.head = seq;
+        Ok(Record::committed(draft, seq, prev))
+    }
+
+    fn row(&self, channel: &Channel) -> rusqlite::Result<Option<Row>> {
+        if let Some(row) = self.touched.get(channel).or_else(|| self.cache.get(channel)) {
+            return Ok(Some(*row));
+        }
+        let mut find = self
+            .transaction
+            .prepare_cached("SELECT key, last, trimmed, events, bytes, due FROM channels WHERE name = ?")?;
+        let row = find.query_row([channel.as_str()], |row| {
+            Ok(Row {
+                key: row.get(0)?,
+                last: row.get(1)?,
+                trimmed: row.get(2)?,
+                events: row.get(3)?,
+                bytes: row.get(4)?,
+                due: row.get(5)?,
+            })
+        });
+        row.optional()
+    }
+
+    fn row_or_new(&self, channel: &Channel) -> rusqlite::Result<Row> {
+        if let Some(row) = self.row(channel)? {
+            return Ok(row);
+        }
+        let mut insert = self.transaction.prepare_cached(
+            "INSERT INTO channels (name, last, trimmed, events, bytes) VALUES (?, 0, 0, 0, 0)",
+        )?;
+        let key = insert.insert([channel.as_str()])?;
+        Ok(Row { key, last: 0, trimmed: 0, events: 0, bytes: 0, due: None })
+    }
+
+    /// Holds the channels that were appended to, and the whole log, to their bounds; removes at most `most`.
+    fn trim_touched(&mut self, most: u64) -> rusqlite::Result<()> {
+        let channels: Vec<_> = self.touched.iter().map(|(channel, row)| (channel.clone(), *row)).collect();
+        for (channel, row) in channels {
+            let limits = self.retention.limits(&channel);
+            let is_over = limits.max_events.is_some_and(|max| row.events > max)
+                || limits.max_bytes.is_some_and(|max| row.bytes > max);
+            if is_over {
+                let weights = self.oldest(&row, most)?.into_iter().map(|(_, weight, _)| weight);
+                let excess = limits.excess(row.events, row.bytes, weights);
+                self.trim_channel(&channel, excess)?;
+            }
+        }
+        self.trim_log(most)
+    }
+
+    /// Removes the oldest events while the whole log is too large.
+    fn trim_log(&mut self, most: u64) -> rusqlite::Result<()> {
+        for _ in 0..most.min(COMMIT_EVENTS as u64 * 3) {
+            if self.bytes <= self.retention.log_bytes() {
+                return Ok(());
+            }
+            let mut first =
+                self.transaction.prepare_cached("SELECT channels FROM events ORDER BY seq LIMIT 1")?;
+            let names: Option<String> = first.query_row([], |row| row.get(0)).optional()?;
+            drop(first);
+            let Some(names) = names else { return Ok(()) };
+            // The oldest event of all is the oldest of each channel that still has it.
+            let mut oldest = self.transaction.prepare_cached("SELECT min(seq) FROM events")?;
+            let seq: Seq = oldest.query_row([], |row| row.get(0))?;
+            drop(oldest);
+            for name in names.split('\n') {
+                let channel = Channel::restore(name);
+                if let Some(row) = self.row(&channel)?
+                    && self.oldest(&row, 1)?.first().is_some_and(|(first, ..)| *first == seq)
+                {
+                    self.trim_channel(&channel, 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trim_aged(&mut self, channel: &Channel, now: i64) -> rusqlite::Result<()> {
+        let Some(row) = self.row(channel)? else { return Ok(()) };
+        let Some(age) = self.retention.limits(channel).max_age else { return Ok(()) };
+        let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let oldest = self.oldest(&row, STEP)?;
+        let aged = oldest.iter().take_while(|(.., time)| *time <= before).count();
+        self.trim_channel(channel, aged as u64).map(|_| ())
+    }
+
+    /// The position, weight and time of a channel's oldest events.
+    fn oldest(&self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT seq, weight, time FROM placements JOIN events USING (seq) WHERE channel = ? ORDER BY seq LIMIT ?",
+        )?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        statement
+            .query_map(params![row.key, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect()
+    }
+
+    /// Removes the oldest `count` events of a channel. Returns how many are left.
+    fn trim_channel(&mut self, channel: &Channel, count: u64) -> rusqlite::Result<u64> {
+        let Some(mut row) = self.row(channel)? else { return Ok(0) };
+        let oldest = self.oldest(&row, count.saturating_add(1))?;
+        for (seq, weight, _) in oldest.iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            let mut unplace =
+                self.transaction.prepare_cached("DELETE FROM placements WHERE channel = ? AND seq = ?")?;
+            unplace.execute(params![row.key, seq])?;
+            let mut release = self
+                .transaction
+                .prepare_cached("UPDATE events SET left = left - 1 WHERE seq = ? RETURNING left")?;
+            let left: i64 = release.query_row([seq], |row| row.get(0))?;
+            if left <= 0 {
+                let mut delete = self.transaction.prepare_cached("DELETE FROM events WHERE seq = ?")?;
+                delete.execute([seq])?;
+                self.bytes = self.bytes.saturating_sub(*weight);
+            }
+            row = Row {
+                trimmed: *seq,
+                events: row.events.saturating_sub(1),
+                bytes: row.bytes.saturating_sub(*weight),
+                ..row
+            };
+        }
+        let next = usize::try_from(count).ok().and_then(|count| oldest.get(count));
+        row.due = due(self.retention, channel, next.map(|(.., time)| *time));
+        self.touched.insert(channel.clone(), row);
+        Ok(row.events)
+    }
+
+    fn forget_ids(&self, now: i64) -> rusqlite::Result<()> {
+        let since = now - WINDOW.as_millis() as i64;
+        self.transaction
+            .prepare_cached("DELETE FROM ids WHERE place IN (SELECT place FROM ids WHERE time <= ? LIMIT ?)")?
+            .execute(params![since, 4 * STEP])?;
+        self.transaction
+            .prepare_cached("DELETE FROM ids WHERE place <= (SELECT max(place) FROM ids) - ?")?
+            .execute([KNOWN_IDS])?;
+        Ok(())
+    }
+
+    /// Forgets the channels that lost their last event longest ago when there are too many. What is not known of them
+    /// from then on is told as a loss up to there.
+    fn forget_channels(&mut self) -> rusqlite::Result<()> {
+        let count = |sql: &str| self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0));
+        if count("SELECT count(*) FROM channels")? <= 2 * EMPTY_CHANNELS {
+            return Ok(());
+        }
+        let empty = count("SELECT count(*) FROM channels WHERE events = 0")?;
+        if empty <= EMPTY_CHANNELS {
+            return Ok(());
+        }
+        let last: Option<Seq> = self
+            .transaction
+            .query_row(
+                "SELECT trimmed FROM channels WHERE events = 0 ORDER BY trimmed LIMIT 1 OFFSET ?",
+                [(empty - EMPTY_CHANNELS).min(4096)],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(last) = last {
+            self.transaction.execute("DELETE FROM channels WHERE events = 0 AND trimmed <= ?", [last])?;
+            self.transaction
+                .execute("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'", [last])?;
+            self.cache.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! Reading pages, on threads of their own, each with its own view of the file.
+//!
+//! A page of a few channels costs what is in it: the positions of each are found by the index and merged. Only a reader
+//! of many active channels goes through the log itself.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tokio::sync::oneshot;
+
+use super::error::Failure;
+use super::schema;
+use crate::actors::log::{Page, ReadAfter, Seek};
+use crate::channel::{Channel, Selector};
+use crate::cursor::Seq;
+use crate::error::LogError;
+use crate::event::{Attributes, EventId, EventName, Payload};
+use crate::interest::Interest;
+use crate::record::{Draft, Record};
+
+/// Active channels whose positions are merged; with more the log is gone through.
+const MERGED: usize = 64;
+/// Events that are looked at for a page.
+const SCANNED: usize = 8192;
+
+pub(super) enum ReadJob {
+    Page(ReadAfter, oneshot::Sender<Result<Page, LogError>>),
+    Seek(Seek, oneshot::Sender<Result<Seq, LogError>>),
+}
+
+/// The reading threads, in turns. They end when this is dropped.
+pub(super) struct Readers {
+    threads: Vec<Sender<ReadJob>>,
+    next: usize,
+}
+
+impl Readers {
+    pub(super) fn start(path: &Path, count: usize) -> rusqlite::Result<Self> {
+        let threads = (0..count).map(|number| {
+            let connection = schema::open_to_read(path)?;
+            let (send, receive) = channel();
+            let path = path.to_path_buf();
+            let thread = std::thread::Builder::new().name(format!("fanfare-read-{number}"));
+            let started = thread.spawn(move || serve(&connection, &path, &receive));
+            started.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            Ok(send)
+        });
+        Ok(Self { threads: threads.collect::<rusqlite::Result<_>>()?, next: 0 })
+    }
+
+    /// Each session has one question at a time, so what waits here is bounded by the clients that catch up.
+    pub(super) fn send(&mut self, job: ReadJob) {
+        self.next = (self.next + 1) % self.threads.len().max(1);
+        if let Some(thread) = self.threads.get(self.next) {
+            // A thread that is gone drops the reply, and the asker hears of it.
+            let _ = thread.send(job);
+        }
+    }
+}
+
+fn serve(connection: &Connection, path: &Path, jobs: &Receiver<ReadJob>) {
+    let failed = |error: rusqlite::Error| LogError::from(Failure::new(path, &error));
+    while let Ok(job) = jobs.recv() {
+        // The asker may have left.
+        match job {
+            ReadJob::Page(query, reply) => drop(reply.send(page(connection, &query).map_err(failed))),
+            ReadJob::Seek(query, reply) => drop(reply.send(seek(connection, &query).map_err(failed))),
+        }
+    }
+}
+
+/// What an interest comes to in this log: channels that have something after a position.
+enum Channels {
+    Few(Vec<i64>),
+    Many,
+}
+
+pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Result<Page> {
+    // One view of the file for the events and for what was removed.
+    let view = connection.unchecked_transaction()?;
+    let ReadAfter { after, until, interest, limit } = query;
+    let trimmed = trimmed(&view, *after, interest)?;
+    let mut page = Page { records: Vec::new(), through: *after, trimmed };
+    let mut bytes = 0;
+    let mut take = |page: &mut Page, record: Record| {
+        bytes += record.draft.weight();
+        page.records.push(Arc::new(record));
+        page.records.len() >= limit.events || bytes >= limit.bytes
+    };
+    match channels(&view, *after, interest)? {
+        Channels::Few(keys) => {
+            let (seqs, horizon) = merge(&view, &keys, *after, *until, limit.events)?;
+            let mut fetch = view.prepare_cached(&select("seq = ?"))?;
+            for seq in seqs {
+                let record = fetch.query_row([seq], |row| record(row, interest))?;
+                page.through = seq;
+                if let Some(record) = record
+                    && take(&mut page, record)
+                {
+                    return Ok(page);
+                }
+            }
+            page.through = horizon;
+        }
+        Channels::Many => {
+            let mut scan = view.prepare_cached(&select("seq > ? AND seq <= ? ORDER BY seq LIMIT ?"))?;
+            let mut rows = scan.query(params![after, until, SCANNED])?;
+            let mut scanned = 0;
+            while let Some(row) = rows.next()? {
+                scanned += 1;
+                page.through = row.get(0)?;
+                if let Some(record) = record(row, interest)?
+                    && take(&mut page, record)
+                {
+                    return Ok(page);
+                }
+            }
+            if scanned < SCANNED {
+                page.through = *until.max(after);
+            }
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Seq> {
+    let view = connection.unchecked_transaction()?;
+    let Seek { last, until, interest } = query;
+    if *last == 0 {
+        return Ok(*until);
+    }
+    let is_few = match channels(&view, 0, interest)? {
+        Channels::Few(keys) => Some(keys),
+        Channels::Many => None,
+    };
+    let (mut left, mut below) = (*last, until.saturating_add(1));
+    let mut fetch = view.prepare_cached(&select("seq = ?"))?;
+    let mut scan = view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
+    loop {
+        let (seqs, horizon) = match &is_few {
+            Some(keys) => merge_down(&view, keys, below)?,
+            None => {
+                let seqs = scan.query_map(params![below, SCANNED], |row| row.get(0))?;
+                let seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
+                let horizon = if seqs.len() < SCANNED { None } else { seqs.last().copied() };
+                (seqs, horizon)
+            }
+        };
+        for seq in seqs {
+            if fetch.query_row([seq], |row| record(row, interest))?.is_some() {
+                left -= 1;
+                if left == 0 {
+                    return Ok(seq - 1);
+                }
+            }
+        }
+        match horizon {
+            Some(horizon) => below = horizon,
+            None => return Ok(0),
+        }
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT seq, channels, attributes, prev, time, id, name, is_json, payload FROM events WHERE {condition}"
+    )
+}
+
+/// The event of a row, if it is of interest.
+fn record(row: &Row<'_>, interest: &Interest) -> rusqlite::Result<Option<Record>> {
+    let channels: Vec<Channel> = row.get_ref(1)?.as_str()?.split('\n').map(Channel::restore).collect();
+    let attributes = match row.get_ref(2)?.as_str_or_null()? {
+        Some(json) => Attributes::restore(json),
+        None => Attributes::default(),
+    };
+    if !interest.covers(&channels, &attributes) {
+        return Ok(None);
+    }
+    let draft = Draft {
+        id: EventId::restore(row.get_ref(5)?.as_str()?),
+        publisher: None,
+        channels: channels.into(),
+        name: EventName::restore(row.get_ref(6)?.as_str_or_null()?),
+        payload: Payload::restore(row.get(8)?, row.get(7)?),
+        attributes,
+        time: row.get(4)?,
+    };
+    Ok(Some(Record::committed(draft, row.get(0)?, row.get(3)?)))
+}
+
+/// The channels that a client hears by their names, its session's and everyone's among them.
+fn named(interest: &Interest) -> Vec<Channel> {
+    let named = interest.subscription.selectors().iter().filter_map(Selector::as_exact);
+    named.chain([Channel::everyone(), Channel::inbox(interest.session)]).collect()
+}
+
+fn patterns(interest: &Interest) -> impl Iterator<Item = &Selector> {
+    interest.subscription.selectors().iter().filter(|selector| selector.is_pattern())
+}
+
+/// The rows of `channels` whose names a pattern may match, by the segments before its first wildcard.
+fn prefix(pattern: &Selector) -> String {
+    let literal = pattern.as_str().split('/').take_while(|segment| !matches!(*segment, "*" | "**"));
+    literal.collect::<Vec<_>>().join("/")
+}
+
+fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Result<Channels> {
+    let mut keys = BTreeSet::new();
+    let mut find =
+        view.prepare_cached("SELECT key FROM channels WHERE name = ? AND last > ? AND events > 0")?;
+    for channel in named(interest) {
+        keys.extend(find.query_row(params![channel.as_str(), after], |row| row.get::<_, i64>(0)).optional()?);
+    }
+    for pattern in patterns(interest) {
+        let prefix = prefix(pattern);
+        let mut statement = view.prepare_cached(if prefix.is_empty() {
+            "SELECT key, name FROM channels WHERE last > ?2 AND events > 0 AND ?1 = '' LIMIT 4096"
+        } else {
+            "SELECT key, name FROM channels
+             WHERE (name = ?1 OR (name > ?1 || '/' AND name < ?1 || '0')) AND last > ?2 AND events > 0 LIMIT 4096"
+        })?;
+        let mut rows = statement.query(params![prefix, after])?;
+        let mut looked_at = 0;
+        while let Some(row) = rows.next()? {
+            looked_at += 1;
+            if pattern.matches(&Channel::restore(row.get_ref(1)?.as_str()?)) {
+                keys.insert(row.get(0)?);
+            }
+            if keys.len() > MERGED || looked_at == 4096 {
+                return Ok(Channels::Many);
+            }
+        }
+    }
+    if keys.len() > MERGED {
+        return Ok(Channels::Many);
+    }
+    Ok(Channels::Few(keys.into_iter().collect()))
+}
+
+/// The positions of some channels after one and up to another, in order, and how far they are complete.
+fn merge(
+    view: &Connection,
+    keys: &[i64],
+    after: Seq,
+    until: Seq,
+    limit: usize,
+) -> rusqlite::Result<(Vec<Seq>, Seq)> {
+    let mut statement = view.prepare_cached(
+        "SELECT seq FROM placements WHERE channel = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+    )?;
+    let limit = limit.clamp(1, SCANNED);
+    let (mut all, mut horizon) = (Vec::new(), until.max(after));
+    for key in keys {
+        let seqs = statement.query_map(params![key, after, until, limit], |row| row.get(0))?;
+        let before = all.len();
+        for seq in seqs {
+            all.push(seq?);
+        }
+        if all.len() - before == limit {
+            horizon = horizon.min(all.last().copied().unwrap_or(horizon));
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.retain(|&seq| seq <= horizon);
+    Ok((all, horizon))
+}
+
+/// The same from above: positions before one, newest first, and the last of them if there are more.
+fn merge_down(view: &Connection, keys: &[i64], below: Seq) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
+    const LIMIT: usize = 256;
+    let mut statement = view.prepare_cached(
+        "SELECT seq FROM placements WHERE channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+    )?;
+    let (mut all, mut horizon) = (Vec::<Seq>::new(), None);
+    for key in keys {
+        let seqs = statement.query_map(params![key, below, LIMIT], |row| row.get(0))?;
+        let before = all.len();
+        for seq in seqs {
+            all.push(seq?);
+        }
+        if all.len() - before == LIMIT {
+            horizon = horizon.max(all.last().copied());
+        }
+    }
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    all.dedup();
+    if let Some(horizon) = horizon {
+        all.retain(|&seq| seq >= horizon);
+    }
+    Ok((all, horizon))
+}
+
+/// The newest position after `after` that was removed from a channel of interest.
+fn trimmed(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Result<Option<Seq>> {
+    let newest: Seq = view.query_row(
+        "SELECT max((SELECT coalesce(max(trimmed), 0) FROM channels WHERE trimmed > 0), (SELECT value FROM meta WHERE key = 'forgotten'))",
+        [],
+        |row| row.get(0),
+    )?;
+    if newest <= after {
+        return Ok(None);
+    }
+    let forgotten: Seq = view
+        .prepare_cached("SELECT value FROM meta WHERE key = 'forgotten'")?
+        .query_row([], |row| row.get(0))?;
+    let mut found = 0;
+    let mut find = view.prepare_cached("SELECT trimmed FROM channels WHERE name = ?")?;
+    for channel in named(interest) {
+        let trimmed = find.query_row([channel.as_str()], |row| row.get(0)).optional()?;
+        found = found.max(trimmed.unwrap_or(forgotten));
+    }
+    let mut statement =
+        view.prepare_cached("SELECT trimmed, name FROM channels WHERE trimmed > ? ORDER BY trimmed DESC")?;
+    for pattern in patterns(interest) {
+        found = found.max(forgotten);
+        let mut rows = statement.query([after.max(found)])?;
+        while let Some(row) = rows.next()? {
+            if pattern.matches(&Channel::restore(row.get_ref(1)?.as_str()?)) {
+                found = found.max(row.get(0)?);
+                break;
+            }
+        }
+    }
+    Ok((found > after).then_some(found))
+}

@@ -1,0 +1,106 @@
+//! The tables, and how an older file comes to have them.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// `fanf` in ASCII: what `file` and a curious operator find in the header.
+const APPLICATION_ID: i64 = 0x6661_6e66;
+
+/// One step per version; a file of version `n` takes the steps from `n` on.
+///
+/// `meta` holds single values; `head` is the newest position, in a row that expiry never touches. `terms` are the starts
+/// of the writer. `channels` keep what outlives their events: the last position, the newest one removed, and figures for
+/// retention; `due` is when the oldest event is too old. `events` are whole events; `left` counts the channels that
+/// still hold one. `placements` are the index for replay by channel. `ids` remember who published what.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE terms (place INTEGER PRIMARY KEY, name TEXT NOT NULL, first INTEGER NOT NULL);
+    CREATE TABLE channels (
+        key INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        last INTEGER NOT NULL,
+        trimmed INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        due INTEGER
+    );
+    CREATE INDEX channels_by_last ON channels (last);
+    CREATE INDEX channels_by_trimmed ON channels (trimmed) WHERE trimmed > 0;
+    CREATE INDEX channels_by_due ON channels (due) WHERE due IS NOT NULL;
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        prev INTEGER NOT NULL,
+        channels TEXT NOT NULL,
+        left INTEGER NOT NULL,
+        weight INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        name TEXT,
+        attributes TEXT,
+        is_json INTEGER NOT NULL,
+        payload TEXT NOT NULL
+    );
+    CREATE TABLE placements (
+        channel INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (channel, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE ids (
+        place INTEGER PRIMARY KEY,
+        publisher TEXT NOT NULL,
+        id TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        UNIQUE (publisher, id)
+    );
+    CREATE INDEX ids_by_time ON ids (time);
+    INSERT INTO meta VALUES ('head', 0), ('bytes', 0), ('forgotten', 0), ('retention', '');
+"];
+
+/// Opens the file for writing and brings it to this version.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    tune(&connection)?;
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading.
+pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    tune(&connection)?;
+    Ok(connection)
+}
+
+fn tune(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (version, application) = (pragma("user_version")?, pragma("application_id")?);
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_new = version == 0 && tables == 0;
+    if !is_new && application != APPLICATION_ID {
+        return Err(refuse(rusqlite::ffi::SQLITE_NOTADB, "this database is of another program"));
+    }
+    let done = usize::try_from(version).ok().filter(|&version| version <= STEPS.len());
+    let done = done.ok_or_else(|| refuse(rusqlite::ffi::SQLITE_NOTADB, "this log is of a newer version"))?;
+    for step in STEPS.iter().skip(done) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", STEPS.len() as i64)?;
+    transaction.commit()
+}
+
+fn refuse(code: i32, why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(why.into()))
+}

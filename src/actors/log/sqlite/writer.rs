@@ -1,0 +1,161 @@
+//! The thread that writes: one commit after the other, and cleaning in between.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::Connection;
+
+use super::Durability;
+use super::database::Database;
+use super::error::Failure;
+use crate::actors::log::{Commit, CommitFailed, Committed, Follower, Forget, LogHealth, Opened, Settlement};
+use crate::error::LogError;
+use crate::retention::{Policy, Retention};
+
+/// Jobs that wait: the one commit that is under way, and what is to be forgotten.
+const JOBS: usize = 64;
+/// How often the file is looked at when nothing is due: ids grow old, and a disk that was full may have room.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked at however much there is to commit.
+const TEND_EVERY: Duration = Duration::from_millis(50);
+
+pub(super) enum WriteJob {
+    Commit(Commit),
+    Forget(Forget),
+}
+
+pub(super) struct Writer {
+    path: PathBuf,
+    database: Database,
+    follower: Follower,
+    jobs: Receiver<WriteJob>,
+    is_failing: bool,
+    /// The file is ours as long as this is held.
+    _lock: File,
+}
+
+impl Writer {
+    pub(super) fn start(
+        path: &Path,
+        connection: Connection,
+        lock: File,
+        durability: Durability,
+        retention: &Retention,
+        follower: Follower,
+    ) -> Result<(SyncSender<WriteJob>, Opened), LogError> {
+        let failed = |error: rusqlite::Error| LogError::from(Failure::new(path, &error));
+        let synchronous = match durability {
+            Durability::Process => "NORMAL",
+            Durability::Full => "FULL",
+        };
+        connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
+        let mut database = Database::new(connection, retention.clone()).map_err(failed)?;
+        let lineage = database.begin_term().map_err(failed)?;
+        let by_interest = |channel: &crate::Channel| matches!(retention.of(channel), Policy::Interest { .. });
+        let held = database.held(by_interest).map_err(failed)?;
+        let opened = Opened { lineage, head: database.head(), held };
+        let (send, jobs) = sync_channel(JOBS);
+        let writer = Self { path: path.into(), database, follower, jobs, is_failing: false, _lock: lock };
+        let thread = std::thread::Builder::new().name("fanfare-write".into());
+        thread.spawn(move || writer.run()).map_err(|error| LogError::from(Failure::io(path, &error)))?;
+        Ok((send, opened))
+    }
+
+    /// Works until nobody can give it work any more.
+    fn run(mut self) {
+        let mut wait = Duration::ZERO;
+        let mut tended = Instant::now();
+        loop {
+            // Also in a flood, when there is always another commit.
+            if tended.elapsed() >= TEND_EVERY {
+                tended = Instant::now();
+                wait = self.tend();
+            }
+            match self.jobs.recv_timeout(wait) {
+                Ok(WriteJob::Commit(commit)) => self.commit(commit),
+                Ok(WriteJob::Forget(Forget { channel })) => {
+                    let forgotten = self.database.forget(&channel);
+                    self.note(forgotten.map(|()| true));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    tended = Instant::now();
+                    wait = self.tend();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn commit(&mut self, Commit { ticket, drafts }: Commit) {
+        let database = &mut self.database;
+        let appended = catch_unwind(AssertUnwindSafe(|| database.append(drafts, now())));
+        let error = match appended {
+            Ok(Ok((records, outcomes))) => {
+                self.set_failing(None);
+                if let Some(broker) = self.follower.committed.upgrade() {
+                    broker.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }) });
+                }
+                return;
+            }
+            Ok(Err(error)) => Failure::new(&self.path, &error),
+            Err(_) => Failure::panicked(&self.path),
+        };
+        let error = LogError::from(error);
+        self.set_failing(Some(&error));
+        if let Some(broker) = self.follower.failed.upgrade() {
+            broker.do_send(CommitFailed { ticket, error });
+        }
+    }
+
+    /// One step of cleaning, or of finding out whether the file takes writes again. Returns how long to wait for work.
+    fn tend(&mut self) -> Duration {
+        let done =
+            if self.is_failing { self.database.probe().map(|()| false) } else { self.database.clean(now()) };
+        if self.note(done) {
+            return Duration::ZERO;
+        }
+        let due = self.database.next_due().ok().flatten();
+        let until_due = due.map(|due| Duration::from_millis(u64::try_from(due - now()).unwrap_or(0)));
+        until_due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)
+    }
+
+    /// Keeps account of whether the file takes writes. True if there is more of the same to do.
+    fn note(&mut self, done: rusqlite::Result<bool>) -> bool {
+        match done {
+            Ok(is_more) => {
+                self.set_failing(None);
+                is_more
+            }
+            Err(error) => {
+                self.set_failing(Some(&Failure::new(&self.path, &error).into()));
+                false
+            }
+        }
+    }
+
+    fn set_failing(&mut self, error: Option<&LogError>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, error.is_some());
+        if was_failing == self.is_failing {
+            return;
+        }
+        if let Some(source) = error.and_then(std::error::Error::source) {
+            tracing::error!("the log takes no events: {source}");
+        } else {
+            tracing::info!("the log takes events again");
+        }
+        if let Some(broker) = self.follower.health.upgrade() {
+            broker.do_send(LogHealth { is_writable: !self.is_failing });
+        }
+    }
+}
+
+/// Wall-clock time in milliseconds: only ages are taken from it, never order.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
