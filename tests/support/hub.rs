@@ -21,7 +21,8 @@ impl Hub {
 
     pub fn start_on(listen: &str, args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
-            .args(["serve", "--listen", listen, "--log", "memory"])
+            .args(["serve", "--listen", listen])
+            .args(if args.contains(&"--log") { &[][..] } else { &["--log", "memory"] })
             .args(args)
             .stdout(Stdio::piped())
             .spawn()
