@@ -24,7 +24,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             intake: IntakeBounds { events: 65_536, bytes: 64 << 20 },
-            ring_events: 16_384,
+            ring_events: 8192,
             ring_bytes: 32 << 20,
             retention: Retention::default(),
             worker: WorkerSettings {

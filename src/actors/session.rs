@@ -108,6 +108,11 @@ pub(crate) struct FellOut;
 #[rtype(result = "()")]
 pub(crate) struct Disconnected;
 
+/// Command: it is this session's turn to read a page.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct MayRead;
+
 /// Command: look again whether the head has come.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -238,8 +243,15 @@ impl Session {
         }
     }
 
+    /// Reads the next page when it is this session's turn.
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        let CatchUp::Log(chase) = &self.catch_up else { return };
+        if self.worker.floor.borrow_mut().may_read(self.settings.client) {
+            self.read(ctx);
+        }
+    }
+
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        let CatchUp::Log(chase) = &self.catch_up else { return self.has_read() };
         let query = ReadAfter {
             after: chase.position,
             until: chase.until,
@@ -248,10 +260,17 @@ impl Session {
         };
         let page = chase.log.read.send(query).into_actor(self);
         ctx.spawn(page.map(|answer, session, ctx| match answer {
-            Ok(Ok(page)) => session.write_page(&page, ctx),
+            Ok(Ok(page)) => {
+                session.write_page(&page, ctx);
+                session.has_read();
+            }
             Ok(Err(error)) => session.lose_log(Some(&error), ctx),
             Err(_) => session.lose_log(None, ctx),
         }));
+    }
+
+    fn has_read(&self) {
+        self.worker.floor.borrow_mut().has_read(self.settings.client);
     }
 
     /// Writes a page, and the gap at its place: behind what is still there of the other channels, ahead of what follows.
@@ -473,6 +492,14 @@ impl Handler<Drained> for Session {
             CatchUp::Ring { position, .. } => self.attach(At::Position(*position)),
             CatchUp::Done => {}
         }
+    }
+}
+
+impl Handler<MayRead> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: MayRead, ctx: &mut Self::Context) {
+        self.read(ctx);
     }
 }
 

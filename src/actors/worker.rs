@@ -17,7 +17,7 @@ use slab::Slab;
 use super::broker::{Broker, Delivered, WorkerStopped};
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
-use super::session::{Admitted, Answer, Close, Ping, Session};
+use super::session::{Admitted, Answer, Close, MayRead, Ping, Session};
 use super::sink::Sink;
 use crate::channel::Reach;
 use crate::config::Settings;
@@ -30,6 +30,9 @@ use crate::wire::{Encoding, Frames};
 
 /// Clients that are woken before the other tasks of the thread get their turn.
 const WAKE_AT_ONCE: usize = 64;
+
+/// Replays that read a page at the same time on one thread.
+const READING_AT_ONCE: usize = 1;
 
 /// Command: deliver these events, in this order.
 #[derive(Message)]
@@ -274,6 +277,9 @@ pub(crate) struct Floor {
     /// Feeds whose readers are to be woken, and how far that has come in the first.
     to_wake: VecDeque<Rc<RefCell<Feed>>>,
     woken: usize,
+    /// Replays that read a page now, and those that wait for their turn.
+    reading: Vec<ClientId>,
+    to_read: VecDeque<ClientId>,
     found: Vec<FeedId>,
 }
 
@@ -288,6 +294,8 @@ impl Floor {
             index: SelectorIndex::default(),
             to_wake: VecDeque::new(),
             woken: 0,
+            reading: Vec::new(),
+            to_read: VecDeque::new(),
             found: Vec::new(),
         }
     }
@@ -308,6 +316,7 @@ impl Floor {
     /// Forgets a client, and its feed with the last that reads it. Idempotent.
     pub(crate) fn leave(&mut self, client: ClientId) {
         let Some(member) = self.members.remove(&client) else { return };
+        self.has_read(client);
         if let Some(clients) = self.sessions.get_mut(&member.session_id) {
             clients.retain(|&other| other != client);
             if clients.is_empty() {
@@ -325,6 +334,32 @@ impl Floor {
                 self.feeds = Slab::new();
             }
         }
+    }
+
+    /// Whether a replay may read a page now; else it is told when it may. A crowd that comes back at once takes turns, so
+    /// that whoever publishes on this thread does not wait for all of them.
+    pub(crate) fn may_read(&mut self, client: ClientId) -> bool {
+        let may = self.reading.len() < READING_AT_ONCE;
+        if may {
+            self.reading.push(client);
+        } else {
+            self.to_read.push_back(client);
+        }
+        may
+    }
+
+    /// A replay has its page, or has ended: the next may. Idempotent.
+    pub(crate) fn has_read(&mut self, client: ClientId) {
+        let Some(at) = self.reading.iter().position(|reading| *reading == client) else { return };
+        self.reading.swap_remove(at);
+        while let Some(next) = self.to_read.pop_front() {
+            if let Some(member) = self.members.get(&next) {
+                member.session.do_send(MayRead);
+                self.reading.push(next);
+                return;
+            }
+        }
+        self.to_read = VecDeque::new();
     }
 
     fn seat(&mut self, client: ClientId, position: Seq) {

@@ -59,7 +59,7 @@ impl Builder {
         self
     }
 
-    /// How much of the log's tail is held in memory for clients that come back. Default: 16,384 events and 32 MiB.
+    /// How much of the log's tail is held in memory for clients that come back. Default: 8,192 events and 32 MiB.
     pub fn ring(mut self, events: usize, bytes: usize) -> Self {
         (self.settings.ring_events, self.settings.ring_bytes) = (events, bytes);
         self

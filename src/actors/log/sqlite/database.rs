@@ -22,6 +22,8 @@ const CACHED_CHANNELS: usize = 65_536;
 const EMPTY_CHANNELS: i64 = 65_536;
 /// What one step of cleaning removes at most, so that a commit never waits long for it.
 const STEP: u64 = 256;
+/// Payloads up to this many bytes stand in the placement itself.
+const SMALL: usize = 1024;
 /// Terms that are remembered.
 const TERMS: i64 = 1000;
 
@@ -106,7 +108,7 @@ impl Database {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut all = transaction.prepare(
-                "SELECT key, name, (SELECT time FROM placements JOIN events USING (seq)
+                "SELECT key, name, (SELECT events.time FROM placements JOIN events USING (seq)
                     WHERE channel = key ORDER BY seq LIMIT 1) FROM channels WHERE events > 0",
             )?;
             let mut set = transaction.prepare("UPDATE channels SET due = ? WHERE key = ?")?;
@@ -275,6 +277,7 @@ impl<'a> Pass<'a> {
         let seq = self.head + 1;
         let weight = draft.weight() as u64;
         let mut prev = None;
+        let mut keys = Vec::with_capacity(draft.channels.len());
         for channel in draft.channels.iter() {
             let mut row = self.row_or_new(channel)?;
             prev.get_or_insert(row.last);
@@ -282,8 +285,7 @@ impl<'a> Pass<'a> {
                 row.due = due(self.retention, channel, i64::try_from(draft.time).ok());
             }
             row = Row { last: seq, events: row.events + 1, bytes: row.bytes + weight, ..row };
-            let mut place = self.transaction.prepare_cached("INSERT INTO placements VALUES (?, ?)")?;
-            place.execute(params![row.key, seq])?;
+            keys.push(row.key);
             self.touched.insert(channel.clone(), row);
         }
         let prev = prev.unwrap_or(0);
@@ -293,32 +295,49 @@ impl<'a> Pass<'a> {
             )?;
             remember.execute(params![publisher(by), draft.id.as_str(), seq, now])?;
         }
-        // An event that is for nobody has nowhere to be kept.
-        if !draft.channels.is_empty() {
-            let names: Vec<&str> = draft.channels.iter().map(Channel::as_str).collect();
-            let attributes = (!draft.attributes.is_empty()).then(|| serde_json::to_string(&draft.attributes));
-            let attributes = attributes
-                .transpose()
-                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let attributes = (!draft.attributes.is_empty()).then(|| serde_json::to_string(&draft.attributes));
+        let attributes =
+            attributes.transpose().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let home = match keys.as_slice() {
+            // An event that is for nobody has nowhere to be kept.
+            [] => {
+                self.head = seq;
+                return Ok(Record::committed(draft, seq, prev));
+            }
+            [key] if draft.payload.as_str().len() <= SMALL => Some(*key),
+            _ => None,
+        };
+        let (id, name) = (draft.id.as_str(), draft.name.explicit());
+        let (is_json, payload) = (draft.payload.is_json(), draft.payload.as_str());
+        for key in keys {
+            if home.is_some() {
+                let mut place = self
+                    .transaction
+                    .prepare_cached("INSERT INTO placements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+                place.execute(params![key, seq, prev, draft.time, id, name, attributes, is_json, payload])?;
+            } else {
+                let mut place =
+                    self.transaction.prepare_cached("INSERT INTO placements (channel, seq) VALUES (?, ?)")?;
+                place.execute(params![key, seq])?;
+            }
+        }
+        let names: Vec<&str> = draft.channels.iter().map(Channel::as_str).collect();
+        let (channels, left) = (names.join("\n"), names.len());
+        if home.is_some() {
+            let mut insert = self.transaction.prepare_cached(
+                "INSERT INTO events (seq, prev, channels, left, weight, time, home) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            )?;
+            insert.execute(params![seq, prev, channels, left, weight, draft.time, home])?;
+        } else {
             let mut insert = self.transaction.prepare_cached(
                 "INSERT INTO events (seq, prev, channels, left, weight, time, id, name, attributes, is_json, payload)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
             insert.execute(params![
-                seq,
-                prev,
-                names.join("\n"),
-                names.len(),
-                weight,
-                draft.time,
-                draft.id.as_str(),
-                draft.name.explicit(),
-                attributes,
-                draft.payload.is_json(),
-                draft.payload.as_str(),
+                seq, prev, channels, left, weight, draft.time, id, name, attributes, is_json, payload
             ])?;
-            self.bytes += weight;
         }
+        self.bytes += weight;
         self.head = seq;
         Ok(Record::committed(draft, seq, prev))
     }
@@ -409,7 +428,7 @@ impl<'a> Pass<'a> {
     /// The position, weight and time of a channel's oldest events.
     fn oldest(&self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
         let mut statement = self.transaction.prepare_cached(
-            "SELECT seq, weight, time FROM placements JOIN events USING (seq) WHERE channel = ? ORDER BY seq LIMIT ?",
+            "SELECT seq, weight, events.time FROM placements JOIN events USING (seq) WHERE channel = ? ORDER BY seq LIMIT ?",
         )?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         statement

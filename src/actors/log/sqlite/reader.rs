@@ -3,12 +3,12 @@
 //! A page of a few channels costs what is in it: the positions of each are found by the index and merged. Only a reader
 //! of many active channels goes through the log itself.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
 use super::error::Failure;
@@ -74,7 +74,7 @@ fn serve(connection: &Connection, path: &Path, jobs: &Receiver<ReadJob>) {
 
 /// What an interest comes to in this log: channels that have something after a position.
 enum Channels {
-    Few(Vec<i64>),
+    Few(Vec<Followed>),
     Many,
 }
 
@@ -90,14 +90,13 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
         page.records.push(Arc::new(record));
         page.records.len() >= limit.events || bytes >= limit.bytes
     };
+    let mut fetch = Fetch::new(&view)?;
     match channels(&view, *after, interest)? {
         Channels::Few(keys) => {
-            let (seqs, horizon) = merge(&view, &keys, *after, *until, limit.events)?;
-            let mut fetch = view.prepare_cached(&select("seq = ?"))?;
-            for seq in seqs {
-                let record = fetch.query_row([seq], |row| record(row, interest))?;
+            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events)?;
+            for (seq, channel) in places {
                 page.through = seq;
-                if let Some(record) = record
+                if let Some(record) = fetch.event(seq, Some(&channel), interest)?
                     && take(&mut page, record)
                 {
                     return Ok(page);
@@ -106,13 +105,18 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
             page.through = horizon;
         }
         Channels::Many => {
-            let mut scan = view.prepare_cached(&select("seq > ? AND seq <= ? ORDER BY seq LIMIT ?"))?;
+            let mut scan = view.prepare_cached(
+                "SELECT seq, channels FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+            )?;
             let mut rows = scan.query(params![after, until, SCANNED])?;
             let mut scanned = 0;
             while let Some(row) = rows.next()? {
                 scanned += 1;
                 page.through = row.get(0)?;
-                if let Some(record) = record(row, interest)?
+                // Most are of no interest by their channels alone, and are not looked at any further.
+                let is_selected = |name| interest.selects(&Channel::restore(name));
+                if row.get_ref(1)?.as_str()?.split('\n').any(is_selected)
+                    && let Some(record) = fetch.event(page.through, None, interest)?
                     && take(&mut page, record)
                 {
                     return Ok(page);
@@ -136,8 +140,8 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Se
         Channels::Few(keys) => Some(keys),
         Channels::Many => None,
     };
+    let mut fetch = Fetch::new(&view)?;
     let (mut left, mut below) = (*last, until.saturating_add(1));
-    let mut fetch = view.prepare_cached(&select("seq = ?"))?;
     let mut scan = view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
     loop {
         let (seqs, horizon) = match &is_few {
@@ -150,7 +154,7 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Se
             }
         };
         for seq in seqs {
-            if fetch.query_row([seq], |row| record(row, interest))?.is_some() {
+            if fetch.event(seq, None, interest)?.is_some() {
                 left -= 1;
                 if left == 0 {
                     return Ok(seq - 1);
@@ -164,16 +168,63 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Se
     }
 }
 
-fn select(condition: &str) -> String {
-    format!(
-        "SELECT seq, channels, attributes, prev, time, id, name, is_json, payload FROM events WHERE {condition}"
-    )
+/// A place of a channel in the log: the channel's row, and its name if it is all that the event has.
+#[derive(Debug, Clone)]
+struct Followed {
+    key: i64,
+    name: Channel,
+}
+
+/// Fetches whole events, by statements that are made ready once for a page.
+struct Fetch<'view> {
+    at_home: CachedStatement<'view>,
+    in_order: CachedStatement<'view>,
+}
+
+impl<'view> Fetch<'view> {
+    fn new(view: &'view Connection) -> rusqlite::Result<Self> {
+        const COLUMNS: &str = "prev, time, id, name, attributes, is_json, payload";
+        let at_home = format!("SELECT {COLUMNS} FROM placements WHERE channel = ? AND seq = ?");
+        let in_order = format!("SELECT {COLUMNS}, channels, home FROM events WHERE seq = ?");
+        Ok(Self { at_home: view.prepare_cached(&at_home)?, in_order: view.prepare_cached(&in_order)? })
+    }
+
+    /// The event at a position, if it is of interest. It is looked for first where it was found.
+    fn event(
+        &mut self,
+        seq: Seq,
+        found_by: Option<&Followed>,
+        interest: &Interest,
+    ) -> rusqlite::Result<Option<Record>> {
+        if let Some(Followed { key, name }) = found_by {
+            let mut rows = self.at_home.query(params![key, seq])?;
+            if let Some(row) = rows.next()?
+                && row.get_ref(2)?.as_str_or_null()?.is_some()
+            {
+                return record(row, seq, vec![name.clone()], interest);
+            }
+        }
+        let mut rows = self.in_order.query([seq])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let channels: Vec<Channel> = row.get_ref(7)?.as_str()?.split('\n').map(Channel::restore).collect();
+        match row.get::<_, Option<i64>>(8)? {
+            None => record(row, seq, channels, interest),
+            Some(home) => {
+                let mut rows = self.at_home.query(params![home, seq])?;
+                rows.next()?.map_or(Ok(None), |row| record(row, seq, channels, interest))
+            }
+        }
+    }
 }
 
 /// The event of a row, if it is of interest.
-fn record(row: &Row<'_>, interest: &Interest) -> rusqlite::Result<Option<Record>> {
-    let channels: Vec<Channel> = row.get_ref(1)?.as_str()?.split('\n').map(Channel::restore).collect();
-    let attributes = match row.get_ref(2)?.as_str_or_null()? {
+fn record(
+    row: &Row<'_>,
+    seq: Seq,
+    channels: Vec<Channel>,
+    interest: &Interest,
+) -> rusqlite::Result<Option<Record>> {
+    let attributes = match row.get_ref(4)?.as_str_or_null()? {
         Some(json) => Attributes::restore(json),
         None => Attributes::default(),
     };
@@ -181,15 +232,15 @@ fn record(row: &Row<'_>, interest: &Interest) -> rusqlite::Result<Option<Record>
         return Ok(None);
     }
     let draft = Draft {
-        id: EventId::restore(row.get_ref(5)?.as_str()?),
+        id: EventId::restore(row.get_ref(2)?.as_str()?),
         publisher: None,
         channels: channels.into(),
-        name: EventName::restore(row.get_ref(6)?.as_str_or_null()?),
-        payload: Payload::restore(row.get(8)?, row.get(7)?),
+        name: EventName::restore(row.get_ref(3)?.as_str_or_null()?),
+        payload: Payload::restore(row.get(6)?, row.get(5)?),
         attributes,
-        time: row.get(4)?,
+        time: row.get(1)?,
     };
-    Ok(Some(Record::committed(draft, row.get(0)?, row.get(3)?)))
+    Ok(Some(Record::committed(draft, seq, row.get(0)?)))
 }
 
 /// The channels that a client hears by their names, its session's and everyone's among them.
@@ -209,11 +260,15 @@ fn prefix(pattern: &Selector) -> String {
 }
 
 fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Result<Channels> {
-    let mut keys = BTreeSet::new();
+    let mut found = BTreeMap::new();
     let mut find =
         view.prepare_cached("SELECT key FROM channels WHERE name = ? AND last > ? AND events > 0")?;
-    for channel in named(interest) {
-        keys.extend(find.query_row(params![channel.as_str(), after], |row| row.get::<_, i64>(0)).optional()?);
+    for name in named(interest) {
+        if let Some(key) =
+            find.query_row(params![name.as_str(), after], |row| row.get::<_, i64>(0)).optional()?
+        {
+            found.insert(key, name);
+        }
     }
     for pattern in patterns(interest) {
         let prefix = prefix(pattern);
@@ -227,58 +282,66 @@ fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Res
         let mut looked_at = 0;
         while let Some(row) = rows.next()? {
             looked_at += 1;
-            if pattern.matches(&Channel::restore(row.get_ref(1)?.as_str()?)) {
-                keys.insert(row.get(0)?);
+            let name = Channel::restore(row.get_ref(1)?.as_str()?);
+            if pattern.matches(&name) {
+                found.insert(row.get(0)?, name);
             }
-            if keys.len() > MERGED || looked_at == 4096 {
+            if found.len() > MERGED || looked_at == 4096 {
                 return Ok(Channels::Many);
             }
         }
     }
-    if keys.len() > MERGED {
+    if found.len() > MERGED {
         return Ok(Channels::Many);
     }
-    Ok(Channels::Few(keys.into_iter().collect()))
+    Ok(Channels::Few(found.into_iter().map(|(key, name)| Followed { key, name }).collect()))
 }
 
-/// The positions of some channels after one and up to another, in order, and how far they are complete.
+/// The places of some channels after one position and up to another, in order, each position once, and how far they
+/// are complete.
 fn merge(
     view: &Connection,
-    keys: &[i64],
+    channels: &[Followed],
     after: Seq,
     until: Seq,
     limit: usize,
-) -> rusqlite::Result<(Vec<Seq>, Seq)> {
+) -> rusqlite::Result<(Vec<(Seq, Followed)>, Seq)> {
     let mut statement = view.prepare_cached(
         "SELECT seq FROM placements WHERE channel = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
     )?;
     let limit = limit.clamp(1, SCANNED);
-    let (mut all, mut horizon) = (Vec::new(), until.max(after));
-    for key in keys {
-        let seqs = statement.query_map(params![key, after, until, limit], |row| row.get(0))?;
+    let (mut all, mut horizon) = (Vec::<(Seq, Followed)>::new(), until.max(after));
+    for channel in channels {
+        let seqs = statement.query_map(params![channel.key, after, until, limit], |row| row.get(0))?;
         let before = all.len();
         for seq in seqs {
-            all.push(seq?);
+            all.push((seq?, channel.clone()));
         }
-        if all.len() - before == limit {
-            horizon = horizon.min(all.last().copied().unwrap_or(horizon));
+        if all.len() - before == limit
+            && let Some((last, _)) = all.last()
+        {
+            horizon = horizon.min(*last);
         }
     }
-    all.sort_unstable();
-    all.dedup();
-    all.retain(|&seq| seq <= horizon);
+    all.sort_unstable_by_key(|(seq, _)| *seq);
+    all.dedup_by_key(|(seq, _)| *seq);
+    all.retain(|(seq, _)| *seq <= horizon);
     Ok((all, horizon))
 }
 
 /// The same from above: positions before one, newest first, and the last of them if there are more.
-fn merge_down(view: &Connection, keys: &[i64], below: Seq) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
+fn merge_down(
+    view: &Connection,
+    channels: &[Followed],
+    below: Seq,
+) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
     const LIMIT: usize = 256;
     let mut statement = view.prepare_cached(
         "SELECT seq FROM placements WHERE channel = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
     )?;
     let (mut all, mut horizon) = (Vec::<Seq>::new(), None);
-    for key in keys {
-        let seqs = statement.query_map(params![key, below, LIMIT], |row| row.get(0))?;
+    for channel in channels {
+        let seqs = statement.query_map(params![channel.key, below, LIMIT], |row| row.get(0))?;
         let before = all.len();
         for seq in seqs {
             all.push(seq?);
