@@ -1,4 +1,5 @@
-//! The chat example in real browsers: two people see each other, and still do after the server was killed.
+//! The chat example in real browsers: two people see each other, and still do after the server was killed. What was said
+//! meanwhile is there, and where it cannot be, they are told.
 //!
 //! Needs `chromium` and `chromedriver`; see `scripts/test`.
 
@@ -26,8 +27,8 @@ const LOST: &str = "document.getElementById('state').dataset.state === 'reconnec
 
 #[test]
 fn two_people_meet_and_meet_again_after_the_server_was_killed() {
-    let addr = free_address();
-    let mut chat = Chat::start(addr);
+    let (addr, folder) = (free_address(), Folder::new("meet"));
+    let mut chat = Chat::start(addr, &folder, &[]);
     let driver = Driver::start();
     let (ada, bob) = (driver.browser(), driver.browser());
     let url = format!("http://{addr}/rooms/tea-house");
@@ -76,13 +77,26 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     take_pictures(&ada);
     is_told_what_is_refused(&ada);
 
-    // The server is killed and started again. The browsers find back by themselves.
+    // The server is killed and started again. The browsers find back by themselves, and one has no network until Bob,
+    // who is back before, has said something.
     chat.kill();
     until_everywhere(&ada, [&first, &second], &bob, SOON, LOST);
-    chat = Chat::start(addr);
-    let took = until_everywhere(&ada, [&first, &second], &bob, BACK, LIVE);
+    ada.switch(&first);
+    cut(&ada, true);
+    chat = Chat::start(addr, &folder, &[]);
+    let took = until_everywhere(&ada, [&second, &second], &bob, BACK, LIVE);
     println!("live again {took:?} after a restart");
     let mut said = vec!["Hello from Bob", "Hello from Ada"];
+    for text in ["Is Ada away?", "She is"] {
+        bob.type_into("#text", &format!("{text}\n"));
+        said.push(text);
+    }
+    bob.until("Bob sees what he said", SOON, &shown(&said));
+    ada.switch(&first);
+    assert_eq!(ada.eval(LOST), true);
+    cut(&ada, false);
+    ada.until("Ada is back", BACK, LIVE);
+    ada.until("Ada sees what Bob said", SOON, &shown(&said));
     talk_again(&ada, &first, &bob, "once", &mut said);
 
     // Killed again, and this time something else answers 503 meanwhile. Then an EventSource gives up for good.
@@ -92,7 +106,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     until_everywhere(&ada, [&first, &second], &bob, SOON, LOST);
     refusing.until_refused(3);
     refusing.stop();
-    chat = Chat::start(addr);
+    chat = Chat::start(addr, &folder, &[]);
     let took = until_everywhere(&ada, [&first, &second], &bob, BACK, LIVE);
     println!("live again {took:?} after refusals and a restart");
     said.push("Said while there was no server");
@@ -110,6 +124,92 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     assert_eq!(ada.complaints(), Vec::<String>::new());
     assert_eq!(bob.complaints(), Vec::<String>::new());
     chat.kill();
+}
+
+/// The history is kept in part, and then not at all.
+#[test]
+fn who_was_away_for_too_long_is_told() {
+    let (addr, folder) = (free_address(), Folder::new("away"));
+    let keep_three = ["--retention", "rooms/*=limits:max_events=3"];
+    let mut chat = Chat::start(addr, &folder, &keep_three);
+    let driver = Driver::start();
+    let (ada, bob) = (driver.browser(), driver.browser());
+    for (browser, name) in [(&ada, "Ada"), (&bob, "Bob")] {
+        browser.goto(&format!("http://{addr}/rooms/tea-house"));
+        introduce(browser, name);
+    }
+    bob.type_into("#text", "zero\n");
+    ada.until("Ada sees the first", SOON, &shown(&["zero"]));
+
+    // She is away while more is said than is kept.
+    cut(&ada, true);
+    ada.until("Ada has no network", SOON, LOST);
+    for text in ["one", "two", "three", "four", "five"] {
+        bob.type_into("#text", &format!("{text}\n"));
+    }
+    bob.until("Bob sees all", SOON, &shown(&["zero", "one", "two", "three", "four", "five"]));
+    // What a server still has in memory, it sends; another has only what is kept.
+    chat.kill();
+    bob.until("the server is gone", SOON, LOST);
+    chat = Chat::start(addr, &folder, &keep_three);
+    bob.until("Bob is back", BACK, LIVE);
+    cut(&ada, false);
+    let mut said = vec!["zero", "three", "four", "five"];
+    ada.until("Ada sees what is kept", BACK, &shown(&said));
+    assert_eq!(notices(&ada), [GONE]);
+    assert_eq!(notices(&bob), [""; 0]);
+    take_picture(&ada, "gap");
+
+    // The server comes back without its file, and Bob has said something to it before Ada is there.
+    chat.kill();
+    for browser in [&ada, &bob] {
+        browser.until("the server is gone", SOON, LOST);
+    }
+    cut(&ada, true);
+    folder.clear();
+    chat = Chat::start(addr, &folder, &[]);
+    bob.until("Bob is back", BACK, LIVE);
+    bob.type_into("#text", "six\n");
+    bob.until("nothing waits", SOON, "document.querySelector('#outbox').childElementCount === 0");
+    cut(&ada, false);
+    said.push("six");
+    ada.until("Ada sees the new history", BACK, &shown(&said));
+    assert_eq!(notices(&ada), [GONE, ANEW]);
+    assert_eq!(notices(&bob), [ANEW]);
+    take_picture(&ada, "reset");
+
+    // A page that is opened now has the history there is, and nothing to be told.
+    bob.goto(&format!("http://{addr}/rooms/tea-house"));
+    bob.until("Bob sees the history", SOON, &shown(&["six"]));
+    assert_eq!(notices(&bob), [""; 0]);
+    assert_eq!(ada.complaints(), Vec::<String>::new());
+    assert_eq!(bob.complaints(), Vec::<String>::new());
+    chat.kill();
+}
+
+const GONE: &str =
+    "This page could not get everything. Some of what was said while you were away is no longer kept here.";
+const ANEW: &str = "This page could not get everything. The server has begun a new history; \
+                    what was said while you were away may be missing.";
+
+/// What the room has told the page about the way to it, in order.
+fn notices(browser: &Browser<'_>) -> Vec<String> {
+    let texts =
+        browser.eval("[...document.querySelectorAll('#messages .notice')].map((one) => one.textContent)");
+    serde_json::from_value(texts).expect("texts")
+}
+
+/// Takes the network from the window, or gives it back.
+fn cut(browser: &Browser<'_>, is_cut: bool) {
+    browser.cdp("Network.enable", &serde_json::json!({}));
+    let conditions = serde_json::json!({
+        "offline": is_cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1,
+    });
+    browser.cdp("Network.emulateNetworkConditions", &conditions);
+    if is_cut {
+        // An open stream stays open: the page is told to make it anew, and cannot.
+        browser.eval("dispatchEvent(new Event('online'))");
+    }
 }
 
 fn introduce(browser: &Browser<'_>, name: &str) {
@@ -134,7 +234,7 @@ fn is_told_what_is_refused(browser: &Browser<'_>) {
     browser.eval("document.getElementById('text').value = ''");
 }
 
-/// Both say something, both see it, nothing is shown twice, and the room says that something may be missing.
+/// Both say something, both see it, nothing is shown twice, and nothing was missed.
 fn talk_again(ada: &Browser<'_>, window: &str, bob: &Browser<'_>, time: &str, said: &mut Vec<&str>) {
     let (from_ada, from_bob) = match time {
         "once" => ("Ada is back", "Bob is back"),
@@ -149,8 +249,8 @@ fn talk_again(ada: &Browser<'_>, window: &str, bob: &Browser<'_>, time: &str, sa
     ada.until("Ada sees Bob again", SOON, &shown(said));
     for browser in [ada, bob] {
         browser.until("both are in the room again", SOON, &people(&["Ada", "Bob"]));
-        browser.until("the loss is told", SOON, "document.querySelector('#messages .notice') !== null");
         browser.until("nothing waits", SOON, "document.querySelector('#outbox').childElementCount === 0");
+        assert_eq!(notices(browser), [""; 0]);
     }
 }
 
@@ -188,6 +288,10 @@ fn people(names: &[&str]) -> String {
     )
 }
 
+fn take_picture(browser: &Browser<'_>, name: &str) {
+    browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chat-{name}.png")));
+}
+
 fn take_pictures(browser: &Browser<'_>) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for scheme in ["light", "dark"] {
@@ -204,13 +308,39 @@ fn free_address() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
+/// Where a chat keeps what is said. Goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("chat-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    fn clear(&self) {
+        std::fs::remove_dir_all(&self.0).expect("removed");
+        std::fs::create_dir(&self.0).expect("made again");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The example as a process. Ends with the test.
 struct Chat(Child);
 
 impl Chat {
-    fn start(addr: SocketAddr) -> Self {
-        let child =
-            Command::new(example()).args(["--listen", &addr.to_string()]).spawn().expect("the chat starts");
+    fn start(addr: SocketAddr, folder: &Folder, args: &[&str]) -> Self {
+        let child = Command::new(example())
+            .args(["--listen", &addr.to_string(), "--log"])
+            .arg(folder.0.join("chat.db"))
+            .args(args)
+            .spawn()
+            .expect("the chat starts");
         let mut chat = Self(child);
         let start = Instant::now();
         while TcpStream::connect(addr).is_err() {

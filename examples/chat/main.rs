@@ -1,4 +1,4 @@
-//! A chat: rooms, who is there, who types, and messages that survive a lost connection.
+//! A chat: rooms, who is there, who types, and messages that survive a lost connection and a restart of the server.
 //!
 //! ```console
 //! cargo run --example chat
@@ -18,13 +18,14 @@ mod values;
 use std::error::Error;
 use std::future::ready;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use actix::{Actor, Addr};
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 use fanfare::http::{HttpConfig, scope, tune_socket};
-use fanfare::{Broker, Drain};
+use fanfare::{Broker, Drain, MemoryLog, Retention, Rule, SqliteLog};
 
 use self::lobby::Lobby;
 
@@ -34,6 +35,15 @@ struct Settings {
     /// The address to listen on.
     #[arg(long, env = "CHAT_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
+
+    /// Where what is said is kept: a file, or `memory` for as long as the server runs.
+    #[arg(long, env = "CHAT_LOG", value_name = "PATH|memory", default_value = "chat.db")]
+    log: PathBuf,
+
+    /// How much of it is kept, as `rooms/*=limits:max_age=720h,max_events=10000`. Repeat; the first that matches counts.
+    /// Without a match: 24h.
+    #[arg(long, env = "CHAT_RETENTION", value_name = "RULE")]
+    retention: Vec<Rule>,
 }
 
 /// What the handlers share: two addresses, and nothing to lock.
@@ -53,7 +63,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // Both are started once, before the factory below, which runs once for each HTTP thread.
-    let broker = Broker::builder().start()?;
+    let retention = settings.retention.into_iter().fold(Retention::default(), Retention::rule);
+    let broker = Broker::builder().retention(retention);
+    let broker = match settings.log.to_str() {
+        Some("memory") => broker.log(MemoryLog::default()),
+        _ => broker.log(SqliteLog::open(&settings.log)?),
+    };
+    let broker = broker.start()?;
     let lobby = Lobby::new(broker.clone()).start();
     let chat = Chat { broker: broker.clone(), lobby };
     let config = HttpConfig::default().authorize(|request| ready(session::grant(&request)));

@@ -96,11 +96,12 @@ function said({ id, time, data }) {
   if (isNew && !isOwn && document.hidden) showUnread(unread + 1);
 }
 
-// What was taken by the server before, but had not come back yet, will not come any more.
-function settle() {
+// The way back has a hole. What the server took before, but had not come back yet, may be in it.
+function missed(why) {
   for (const { id, text, since } of outbox.takeSent()) {
     messages.add({ key: `${me.from}/${id}`, from: me.from, name: me.name, text, time: new Date(since), isOwn: true });
   }
+  messages.notice(`This page could not get everything. ${why}`);
 }
 
 const stream = new Stream({
@@ -115,11 +116,8 @@ const stream = new Stream({
     typing: ({ data }) => { if (data.from !== me.from) noteTyping(data); },
     roster: ({ data }) => { if (data.room === room) showRoster(data, me.from); },
     $welcome: welcomed,
-    $reset: () => {
-      settle();
-      messages.notice('The server was restarted. What was said meanwhile may be missing.');
-    },
-    $gap: () => messages.notice('You were away for long. Some of what was said meanwhile is missing.'),
+    $reset: () => missed('The server has begun a new history; what was said while you were away may be missing.'),
+    $gap: () => missed('Some of what was said while you were away is no longer kept here.'),
     // What is dropped are rosters and who types; a new roster mends that.
     $lag: welcomed,
     $closing: ({ reason }) => { if (reason === 'revoked') ended(); },
