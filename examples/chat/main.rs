@@ -67,7 +67,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let broker = Broker::builder().retention(retention);
     let broker = match settings.log.to_str() {
         Some("memory") => broker.log(MemoryLog::default()),
-        _ => broker.log(SqliteLog::open(&settings.log)?),
+        // Its source names the file and the remedy.
+        _ => broker.log(
+            SqliteLog::open(&settings.log)
+                .map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?,
+        ),
     };
     let broker = broker.start()?;
     let lobby = Lobby::new(broker.clone()).start();
