@@ -19,6 +19,8 @@ mod index;
 mod intake;
 mod kept;
 pub mod log;
+#[cfg(test)]
+mod model;
 mod registry;
 mod ring;
 pub(crate) mod session;

@@ -19,6 +19,8 @@ use actix::WeakRecipient;
 use actix::prelude::*;
 
 pub use self::memory::MemoryLog;
+#[cfg(test)]
+pub(super) use self::memory::Store;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{Durability, SqliteLog};
 use crate::channel::Channel;

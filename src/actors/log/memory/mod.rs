@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 
-use self::store::Store;
+pub(in crate::actors) use self::store::Store;
 use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
 };

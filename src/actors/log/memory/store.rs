@@ -22,7 +22,7 @@ const EMPTY_CHANNELS: usize = 65_536;
 const KNOWN_IDS: usize = 1_000_000;
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(in crate::actors) struct Store {
     max_events: usize,
     max_bytes: u64,
     retention: Retention,
@@ -59,7 +59,7 @@ struct Kept {
 }
 
 impl Store {
-    pub(super) fn new(max_events: usize, max_bytes: u64, retention: Retention) -> Self {
+    pub(in crate::actors) fn new(max_events: usize, max_bytes: u64, retention: Retention) -> Self {
         Self {
             max_events,
             max_bytes: max_bytes.min(retention.log_bytes()),
@@ -76,7 +76,11 @@ impl Store {
         }
     }
 
-    pub(super) fn append(&mut self, drafts: Vec<Draft>, now: Instant) -> (Vec<Arc<Record>>, Vec<Outcome>) {
+    pub(in crate::actors) fn append(
+        &mut self,
+        drafts: Vec<Draft>,
+        now: Instant,
+    ) -> (Vec<Arc<Record>>, Vec<Outcome>) {
         let mut records = Vec::with_capacity(drafts.len());
         let mut outcomes = Vec::with_capacity(drafts.len());
         for draft in drafts {
@@ -155,7 +159,7 @@ impl Store {
     }
 
     /// Lets go of events that are as old as their channel's bound.
-    pub(super) fn drop_aged(&mut self, now: u64) {
+    pub(in crate::actors) fn drop_aged(&mut self, now: u64) {
         while let Some((due, channel)) = self.due.first().cloned()
             && due <= now
         {
@@ -164,7 +168,7 @@ impl Store {
     }
 
     /// Lets go of all that is kept of a channel.
-    pub(super) fn forget(&mut self, channel: &Channel) {
+    pub(in crate::actors) fn forget(&mut self, channel: &Channel) {
         while self.channels.get(channel).is_some_and(|kept| !kept.seqs.is_empty()) {
             self.drop_first(channel);
         }
@@ -243,7 +247,13 @@ impl Store {
         (newest > after).then_some(newest)
     }
 
-    pub(super) fn read(&self, after: Seq, until: Seq, interest: &Interest, limit: PageLimit) -> Page {
+    pub(in crate::actors) fn read(
+        &self,
+        after: Seq,
+        until: Seq,
+        interest: &Interest,
+        limit: PageLimit,
+    ) -> Page {
         let trimmed = self.trimmed(after, interest);
         let until = until.max(after);
         let mut page = Page { records: Vec::new(), through: until, trimmed };
@@ -294,7 +304,7 @@ impl Store {
         page
     }
 
-    pub(super) fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Seq {
+    pub(in crate::actors) fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Seq {
         let mut left = last;
         let of_interest =
             self.records.range(..=until).rev().filter(|(_, held)| interest.covers_event(&held.record.draft));
