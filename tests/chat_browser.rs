@@ -140,6 +140,7 @@ fn who_was_away_for_too_long_is_told() {
     }
     bob.type_into("#text", "zero\n");
     ada.until("Ada sees the first", SOON, &shown(&["zero"]));
+    ada.until("Ada sees two people", SOON, &people(&["Ada", "Bob"]));
 
     // She is away while more is said than is kept.
     cut(&ada, true);
@@ -158,6 +159,7 @@ fn who_was_away_for_too_long_is_told() {
     ada.until("Ada sees what is kept", BACK, &shown(&said));
     assert_eq!(notices(&ada), [GONE]);
     assert_eq!(notices(&bob), [""; 0]);
+    ada.until("both are in the room again", SOON, &people(&["Ada", "Bob"]));
     take_picture(&ada, "gap");
 
     // The server comes back without its file, and Bob has said something to it before Ada is there.
@@ -176,6 +178,7 @@ fn who_was_away_for_too_long_is_told() {
     ada.until("Ada sees the new history", BACK, &shown(&said));
     assert_eq!(notices(&ada), [GONE, ANEW]);
     assert_eq!(notices(&bob), [ANEW]);
+    ada.until("both are in the room again", SOON, &people(&["Ada", "Bob"]));
     take_picture(&ada, "reset");
 
     // A page that is opened now has the history there is, and nothing to be told.
