@@ -27,6 +27,8 @@ mod wire;
 
 mod actors;
 pub mod http;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "sqlite")]
 pub use actors::log::{Durability, SqliteLog};
