@@ -41,7 +41,7 @@ const ENOUGH: Duration = Duration::from_secs(6);
 const CLIENTS: usize = 3;
 const ROUTE: Route = Route { worker: 0, encoding: Encoding::SseRaw };
 
-/// SplitMix64: small, and the same everywhere.
+/// The generator `SplitMix64`: small, and the same everywhere.
 struct Random(u64);
 
 impl Random {
