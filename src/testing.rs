@@ -21,7 +21,7 @@ pub mod log_contract {
 
     use crate::actors::log::{
         Commit, CommitFailed, Committed, Follower, Forget, Log, LogHandle, LogHealth, LogSetup, Opened,
-        Outcome, Page, PageLimit, ReadAfter, Seek,
+        Outcome, Page, PageLimit, ReadAfter, Seek, Trimmed,
     };
     use crate::channel::{Channel, Selector};
     use crate::cursor::Seq;
@@ -353,6 +353,7 @@ pub mod log_contract {
                 committed: probe.downgrade().recipient(),
                 failed: probe.downgrade().recipient(),
                 health: probe.downgrade().recipient(),
+                trimmed: probe.downgrade().recipient(),
             };
             let handle = log.start(LogSetup { follower, retention }).expect("it starts");
             let opened = match tokio::time::timeout(PATIENCE, facts.recv()).await {
@@ -457,6 +458,13 @@ pub mod log_contract {
         fn handle(&mut self, _: CommitFailed, _: &mut Self::Context) {
             let _ = self.0.send(Fact::Failed);
         }
+    }
+
+    impl Handler<Trimmed> for Probe {
+        type Result = ();
+
+        // What is removed is seen in the pages.
+        fn handle(&mut self, _: Trimmed, _: &mut Self::Context) {}
     }
 
     impl Handler<LogHealth> for Probe {

@@ -21,7 +21,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::feed::{Feed, FeedBounds};
-use super::log::{Page, PageLimit, Store};
+use super::log::{Page, PageLimit, Store, Trim};
 use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
 use super::session::Origin;
@@ -185,7 +185,7 @@ struct World<'a> {
     commits: VecDeque<Vec<(Draft, bool)>>,
     queries: VecDeque<(usize, ClientId, Query)>,
     // The broker.
-    committed: VecDeque<Vec<Arc<Record>>>,
+    committed: VecDeque<(Vec<Arc<Record>>, Vec<Trim>)>,
     asks: VecDeque<Ask>,
     ring: Ring,
     registry: Registry,
@@ -350,8 +350,10 @@ impl<'a> World<'a> {
             17 if !is_quiet => {
                 self.time += self.random.below(20) as u64;
                 self.store.drop_aged(self.time);
+                self.tell_trims();
                 if self.random.one_in(10) {
                     self.store.forget(&channel("a"));
+                    self.tell_trims();
                 }
             }
             18..28 => self.commit(),
@@ -428,14 +430,24 @@ impl<'a> World<'a> {
             let stored = if ephemeral { None } else { records.next() };
             stored.unwrap_or_else(|| Arc::new(Record::ephemeral(draft)))
         });
-        self.committed.push_back(all.collect());
+        let trims = self.store.take_trims();
+        self.committed.push_back((all.collect(), trims));
     }
 
     /// The broker hears of a commit.
     fn hear_of_commit(&mut self) {
-        if let Some(records) = self.committed.pop_front() {
+        if let Some((records, trims)) = self.committed.pop_front() {
             self.route(records);
+            for Trim { channel, through } in trims {
+                self.ring.trim(channel, through);
+            }
         }
+    }
+
+    /// The log tells what it removed between commits.
+    fn tell_trims(&mut self) {
+        let trims = self.store.take_trims();
+        self.committed.push_back((Vec::new(), trims));
     }
 
     fn route(&mut self, records: Vec<Arc<Record>>) {
@@ -476,7 +488,7 @@ impl<'a> World<'a> {
             Some(Origin::Earliest) => Some(0),
             Some(Origin::Last(last)) => self.ring.before_last(last, interest),
         };
-        let answer = match position.filter(|&position| self.ring.covers(position)) {
+        let answer = match position.filter(|&position| self.ring.covers(position, interest)) {
             Some(after) => {
                 let slice = self.ring.after(after, interest, Encoding::SseRaw, &self.timeline, self.limit);
                 assert!(slice.frames.len() <= self.limit.events, "a page is bounded");
@@ -632,11 +644,12 @@ impl<'a> World<'a> {
         }
         let at = self.random.below(self.queries.len());
         let Some((number, id, query)) = self.queries.remove(at) else { return };
-        let client = &mut self.clients[number];
-        if client.id != id {
+        if self.clients[number].id != id {
             return;
         }
         self.store.drop_aged(self.time);
+        self.tell_trims();
+        let client = &mut self.clients[number];
         client.inbox.push_back(match query {
             Query::Read { after, until } => {
                 let page = self.store.read(after, until, &client.interest, self.limit);

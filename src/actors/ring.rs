@@ -27,6 +27,8 @@ pub(crate) struct Ring {
     floor: Seq,
     /// The positions of each channel, so that who follows few pays for few.
     by_channel: HashMap<Channel, VecDeque<Seq>>,
+    /// What the log has removed of the events held: who comes from before that is told by the log.
+    trims: HashMap<Channel, Seq>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Ring {
             bytes: 0,
             floor: head,
             by_channel: HashMap::new(),
+            trims: HashMap::new(),
         }
     }
 
@@ -78,14 +81,39 @@ impl Ring {
                 seqs.pop_front();
                 if seqs.is_empty() {
                     self.by_channel.remove(channel);
+                    self.trims.remove(channel);
                 }
             }
         }
     }
 
-    /// Whether every event after `position` is held.
-    pub(crate) fn covers(&self, position: Seq) -> bool {
-        position >= self.floor
+    /// The log has removed a channel's events up to here.
+    pub(crate) fn trim(&mut self, channel: Channel, through: Seq) {
+        if self.by_channel.get(&channel).and_then(VecDeque::front).is_some_and(|&first| first <= through) {
+            self.trims.insert(channel, through);
+        }
+    }
+
+    /// Whether every event after `position` is held, and none of interest is one that the log has removed.
+    pub(crate) fn covers(&self, position: Seq, interest: &Interest) -> bool {
+        position >= self.floor && !self.has_lost(position, interest)
+    }
+
+    fn has_lost(&self, position: Seq, interest: &Interest) -> bool {
+        if self.trims.is_empty() {
+            return false;
+        }
+        let selectors = interest.subscription.selectors();
+        let is_named = |channel: &Channel| self.trims.get(channel).is_some_and(|&through| through > position);
+        let named = selectors.iter().filter_map(Selector::as_exact);
+        if named
+            .chain([Channel::everyone(), Channel::inbox(interest.session)])
+            .any(|channel| is_named(&channel))
+        {
+            return true;
+        }
+        selectors.iter().any(Selector::is_pattern)
+            && self.trims.iter().any(|(channel, &through)| through > position && interest.selects(channel))
     }
 
     /// The events of interest after `position`, which the ring must cover, as many as fit a page.
@@ -217,10 +245,19 @@ mod tests {
     #[test]
     fn covers_what_it_holds_without_a_gap() {
         let mut ring = ring(3, &["a", "b", "a", "b", "a"]);
-        assert!(!ring.covers(1) && ring.covers(2) && ring.covers(5));
+        let covers = |ring: &Ring, position| ring.covers(position, &interest("a"));
+        assert!(!covers(&ring, 1) && covers(&ring, 2) && covers(&ring, 5));
         assert_eq!(after(&mut ring, 2, "a"), 2);
         assert_eq!(after(&mut ring, 3, "*"), 2);
         assert_eq!(after(&mut ring, 5, "*"), 0);
+    }
+
+    #[test]
+    fn what_the_log_has_removed_is_not_handed_out() {
+        let mut ring = ring(10, &["a", "b", "a", "b"]);
+        ring.trim(Channel::new("a").expect("valid"), 1);
+        assert!(!ring.covers(0, &interest("a")) && !ring.covers(0, &interest("*")));
+        assert!(ring.covers(1, &interest("a")) && ring.covers(0, &interest("b")));
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Broker {
             Some(Origin::Earliest) => 0,
             Some(Origin::Last(last)) => self.ring.before_last(last, interest)?,
         };
-        self.ring.covers(position).then_some(position)
+        self.ring.covers(position, interest).then_some(position)
     }
 
     fn worker_key(&mut self, worker: &Addr<Worker>) -> WorkerKey {

@@ -26,7 +26,9 @@ pub use self::reply::Deferred;
 use super::heartbeat::{Heartbeat, Ping};
 use super::intake::Intake;
 use super::kept::KeptByInterest;
-use super::log::{CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened};
+use super::log::{
+    CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Trim, Trimmed,
+};
 use super::registry::{Registry, WorkerKey};
 use super::ring::Ring;
 use super::worker::{CloseAll, PingSlot, Retire, Worker};
@@ -86,6 +88,7 @@ impl Broker {
             committed: me.clone().recipient::<Committed>().downgrade(),
             failed: me.clone().recipient::<CommitFailed>().downgrade(),
             health: me.clone().recipient::<LogHealth>().downgrade(),
+            trimmed: me.clone().recipient::<Trimmed>().downgrade(),
         };
         let log = log.start(LogSetup { follower, retention: settings.retention.clone() })?;
         let heartbeat = Heartbeat::new(me.downgrade(), settings.worker.heartbeat).start();
@@ -132,6 +135,12 @@ impl Broker {
         }
     }
 
+    fn trim(&mut self, trims: Vec<Trim>) {
+        for Trim { channel, through } in trims {
+            self.ring.trim(channel, through);
+        }
+    }
+
     fn close_all(&self, reason: CloseReason) {
         for (_, worker) in &self.workers {
             worker.addr.do_send(CloseAll { reason });
@@ -171,6 +180,14 @@ impl Handler<Opened> for Broker {
         for attach in std::mem::take(&mut self.early) {
             self.attach(attach);
         }
+    }
+}
+
+impl Handler<Trimmed> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Trimmed(trims): Trimmed, _: &mut Self::Context) {
+        self.trim(trims);
     }
 }
 

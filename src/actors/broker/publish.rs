@@ -343,11 +343,12 @@ impl Handler<Publish> for Broker {
 impl Handler<Committed> for Broker {
     type Result = ();
 
-    fn handle(&mut self, Committed { records, settles }: Committed, _: &mut Self::Context) {
+    fn handle(&mut self, Committed { records, settles, trims }: Committed, _: &mut Self::Context) {
         self.committed += records.len() as u64;
         let groups = settles.as_ref().and_then(|settlement| self.intake.settle(settlement));
         let outcomes = settles.map(|Settlement { outcomes, .. }| outcomes).unwrap_or_default();
         self.deliver_groups(groups.unwrap_or_default(), &outcomes, records);
+        self.trim(trims);
         self.commit_next();
     }
 }

@@ -6,6 +6,7 @@
 //! - For each [`Commit`] it sends one [`Committed`] that settles it, or one [`CommitFailed`]. The events of a `Commit`
 //!   are committed all or not at all, in their order, next to each other.
 //! - `Committed` messages come in commit order. Positions are strictly increasing and never taken again.
+//! - What it removes it tells: with the [`Committed`] that it came with, or by [`Trimmed`].
 //! - What a page returned once for positions up to the newest `Committed` it returns always, but for what retention has
 //!   removed; and what was removed it tells ([`Page::trimmed`]).
 
@@ -75,6 +76,8 @@ pub struct Follower {
     pub failed: WeakRecipient<CommitFailed>,
     /// Told when the log stops taking events, and when it takes them again.
     pub health: WeakRecipient<LogHealth>,
+    /// Told of what is removed between commits.
+    pub trimmed: WeakRecipient<Trimmed>,
 }
 
 /// Command: append these events in this order, all or none. The answer comes as a fact.
@@ -123,7 +126,23 @@ pub struct Committed {
     pub records: Vec<Arc<Record>>,
     /// The command that this answers.
     pub settles: Option<Settlement>,
+    /// What was removed along with it.
+    pub trims: Vec<Trim>,
 }
+
+/// Up to where a channel has lost its events to retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trim {
+    /// The channel.
+    pub channel: Channel,
+    /// The newest position that was removed from it.
+    pub through: Seq,
+}
+
+/// Fact: events were removed, and nothing was committed with it. The broker hands them out no more either.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Trimmed(pub Vec<Trim>);
 
 /// What became of each event of a [`Commit`].
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use actix::prelude::*;
 pub(in crate::actors) use self::store::Store;
 use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
+    Trimmed,
 };
 use crate::cursor::{Lineage, Name, Seq};
 use crate::error::{InvalidValue, LogError};
@@ -70,12 +71,28 @@ impl Log for MemoryLog {
 }
 
 /// How often it is looked at when nothing is due.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The actor that keeps the store.
 struct Keeper {
     store: Store,
     follower: Follower,
+}
+
+impl Keeper {
+    fn drop_aged(&mut self) {
+        self.store.drop_aged(now());
+        self.tell_trims();
+    }
+
+    fn tell_trims(&mut self) {
+        let trims = self.store.take_trims();
+        if !trims.is_empty()
+            && let Some(follower) = self.follower.trimmed.upgrade()
+        {
+            follower.do_send(Trimmed(trims));
+        }
+    }
 }
 
 /// Command to itself: let go of what is too old.
@@ -105,7 +122,8 @@ impl Handler<Commit> for Keeper {
     fn handle(&mut self, Commit { ticket, drafts }: Commit, _: &mut Self::Context) {
         let (records, outcomes) = self.store.append(drafts, Instant::now());
         if let Some(follower) = self.follower.committed.upgrade() {
-            follower.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }) });
+            let trims = self.store.take_trims();
+            follower.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }), trims });
         }
     }
 }
@@ -114,7 +132,7 @@ impl Handler<ReadAfter> for Keeper {
     type Result = Result<Page, LogError>;
 
     fn handle(&mut self, query: ReadAfter, _: &mut Self::Context) -> Self::Result {
-        self.store.drop_aged(now());
+        self.drop_aged();
         Ok(self.store.read(query.after, query.until, &query.interest, query.limit))
     }
 }
@@ -123,7 +141,7 @@ impl Handler<Seek> for Keeper {
     type Result = Result<Seq, LogError>;
 
     fn handle(&mut self, query: Seek, _: &mut Self::Context) -> Self::Result {
-        self.store.drop_aged(now());
+        self.drop_aged();
         Ok(self.store.seek(query.last, query.until, &query.interest))
     }
 }
@@ -133,6 +151,7 @@ impl Handler<Forget> for Keeper {
 
     fn handle(&mut self, Forget { channel }: Forget, _: &mut Self::Context) {
         self.store.forget(&channel);
+        self.tell_trims();
     }
 }
 
@@ -140,7 +159,7 @@ impl Handler<Tend> for Keeper {
     type Result = ();
 
     fn handle(&mut self, _: Tend, ctx: &mut Self::Context) {
-        self.store.drop_aged(now());
+        self.drop_aged();
         ctx.notify_later(Tend, LOOK);
     }
 }

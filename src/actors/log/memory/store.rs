@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::dedup::Dedup;
-use crate::actors::log::{Outcome, Page, PageLimit};
+use crate::actors::log::{Outcome, Page, PageLimit, Trim};
 use crate::channel::{Channel, Selector};
 use crate::cursor::Seq;
 use crate::interest::Interest;
@@ -39,6 +39,8 @@ pub(in crate::actors) struct Store {
     /// The newest position that was removed from each channel, in order.
     trims: BTreeMap<Seq, Vec<Channel>>,
     dedup: Dedup,
+    /// What was removed since it was asked for last.
+    news: HashMap<Channel, Seq>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Store {
             forgotten: 0,
             trims: BTreeMap::new(),
             dedup: Dedup::new(KNOWN_IDS),
+            news: HashMap::new(),
         }
     }
 
@@ -158,6 +161,11 @@ impl Store {
         }
     }
 
+    /// What was removed since this was called last.
+    pub(in crate::actors) fn take_trims(&mut self) -> Vec<Trim> {
+        self.news.drain().map(|(channel, through)| Trim { channel, through }).collect()
+    }
+
     /// Lets go of events that are as old as their channel's bound.
     pub(in crate::actors) fn drop_aged(&mut self, now: u64) {
         while let Some((due, channel)) = self.due.first().cloned()
@@ -181,6 +189,7 @@ impl Store {
             self.due.remove(&(due, channel.clone()));
         }
         let Some(seq) = kept.seqs.pop_front() else { return };
+        self.news.insert(channel.clone(), seq);
         let before = std::mem::replace(&mut kept.trimmed, seq);
         self.trims.entry(seq).or_default().push(channel.clone());
         remove_trim(&mut self.trims, before, channel);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::actors::log::{COMMIT_EVENTS, Outcome};
+use crate::actors::log::{COMMIT_EVENTS, Outcome, Trim};
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Name, Seq};
 use crate::identity::Publisher;
@@ -45,6 +45,13 @@ struct Row {
     events: u64,
     bytes: u64,
     due: Option<i64>,
+}
+
+/// What a transaction did.
+pub(super) struct Appended {
+    pub(super) records: Vec<Arc<Record>>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) trims: Vec<Trim>,
 }
 
 impl Database {
@@ -124,11 +131,7 @@ impl Database {
     }
 
     /// Appends events in one transaction, and removes what is over the bounds of their channels by it.
-    pub(super) fn append(
-        &mut self,
-        drafts: Vec<Draft>,
-        now: i64,
-    ) -> rusqlite::Result<(Vec<Arc<Record>>, Vec<Outcome>)> {
+    pub(super) fn append(&mut self, drafts: Vec<Draft>, now: i64) -> rusqlite::Result<Appended> {
         let mut pass = Pass::begin(self)?;
         let mut records = Vec::with_capacity(drafts.len());
         let mut outcomes = Vec::with_capacity(drafts.len());
@@ -142,12 +145,12 @@ impl Database {
             records.push(Arc::new(record));
         }
         pass.trim_touched(2 * records.len() as u64 + STEP)?;
-        pass.commit()?;
-        Ok((records, outcomes))
+        let trims = pass.commit()?;
+        Ok(Appended { records, outcomes, trims })
     }
 
-    /// Removes some of what is too old or too much. True if there may be more to do at once.
-    pub(super) fn clean(&mut self, now: i64) -> rusqlite::Result<bool> {
+    /// Removes some of what is too old or too much. Returns what, and nothing if there is no more to do at once.
+    pub(super) fn clean(&mut self, now: i64) -> rusqlite::Result<Option<Vec<Trim>>> {
         let due: Vec<String> = {
             let mut statement = self
                 .connection
@@ -161,7 +164,7 @@ impl Database {
         )?;
         let is_large = self.bytes > self.retention.log_bytes();
         if due.is_empty() && stale == 0 && !is_large {
-            return Ok(false);
+            return Ok(None);
         }
         let mut pass = Pass::begin(self)?;
         for name in &due {
@@ -170,8 +173,7 @@ impl Database {
         pass.trim_log(STEP)?;
         pass.forget_ids(now)?;
         pass.forget_channels()?;
-        pass.commit()?;
-        Ok(true)
+        pass.commit().map(Some)
     }
 
     /// When the next event is due to go by its age.
@@ -180,22 +182,24 @@ impl Database {
     }
 
     /// Removes all that is kept of a channel.
-    pub(super) fn forget(&mut self, channel: &Channel) -> rusqlite::Result<()> {
+    pub(super) fn forget(&mut self, channel: &Channel) -> rusqlite::Result<Vec<Trim>> {
         loop {
             let mut pass = Pass::begin(self)?;
             let left = pass.trim_channel(channel, STEP)?;
-            pass.commit()?;
+            let trims = pass.commit()?;
             if left == 0 {
-                return Ok(());
+                return Ok(trims);
             }
         }
     }
 
     /// Whether the file takes writes, after it did not.
     pub(super) fn probe(&mut self) -> rusqlite::Result<()> {
+        // As much as a commit may need: the same value again would not be written at all.
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute("UPDATE meta SET value = value WHERE key = 'head'", [])?;
-        transaction.commit()
+        transaction.execute("INSERT OR REPLACE INTO meta VALUES ('probe', randomblob(65536))", [])?;
+        transaction.commit()?;
+        self.connection.execute("DELETE FROM meta WHERE key = 'probe'", []).map(|_| ())
     }
 }
 
@@ -220,6 +224,7 @@ struct Pass<'a> {
     cache: &'a mut HashMap<Channel, Row>,
     /// Rows that were changed.
     touched: HashMap<Channel, Row>,
+    trims: HashMap<Channel, Seq>,
     database_head: &'a mut Seq,
     database_bytes: &'a mut u64,
     head: Seq,
@@ -234,6 +239,7 @@ impl<'a> Pass<'a> {
             retention: &database.retention,
             cache: &mut database.channels,
             touched: HashMap::new(),
+            trims: HashMap::new(),
             database_head: &mut database.head,
             database_bytes: &mut database.bytes,
             head,
@@ -241,7 +247,8 @@ impl<'a> Pass<'a> {
         })
     }
 
-    fn commit(self) -> rusqlite::Result<()> {
+    /// Commits, and returns what was removed.
+    fn commit(self) -> rusqlite::Result<Vec<Trim>> {
         {
             let mut update = self.transaction.prepare_cached(
                 "UPDATE channels SET last = ?, trimmed = ?, events = ?, bytes = ?, due = ? WHERE key = ?",
@@ -260,7 +267,7 @@ impl<'a> Pass<'a> {
         self.cache.extend(self.touched);
         *self.database_head = self.head;
         *self.database_bytes = self.bytes;
-        Ok(())
+        Ok(self.trims.into_iter().map(|(channel, through)| Trim { channel, through }).collect())
     }
 
     /// Where the event already stands, if its publisher gave the same id within the window.
@@ -462,6 +469,9 @@ impl<'a> Pass<'a> {
         }
         let next = usize::try_from(count).ok().and_then(|count| oldest.get(count));
         row.due = due(self.retention, channel, next.map(|(.., time)| *time));
+        if !oldest.is_empty() && count > 0 {
+            self.trims.insert(channel.clone(), row.trimmed);
+        }
         self.touched.insert(channel.clone(), row);
         Ok(row.events)
     }

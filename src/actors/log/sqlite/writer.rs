@@ -9,9 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use super::Durability;
-use super::database::Database;
+use super::database::{Appended, Database};
 use super::error::Failure;
-use crate::actors::log::{Commit, CommitFailed, Committed, Follower, Forget, LogHealth, Opened, Settlement};
+use crate::actors::log::{
+    Commit, CommitFailed, Committed, Follower, Forget, LogHealth, Opened, Settlement, Trim, Trimmed,
+};
 use crate::error::LogError;
 use crate::retention::{Policy, Retention};
 
@@ -78,7 +80,7 @@ impl Writer {
                 Ok(WriteJob::Commit(commit)) => self.commit(commit),
                 Ok(WriteJob::Forget(Forget { channel })) => {
                     let forgotten = self.database.forget(&channel);
-                    self.note(forgotten.map(|()| true));
+                    self.note(forgotten.map(Some));
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     tended = Instant::now();
@@ -95,10 +97,14 @@ impl Writer {
         let database = &mut self.database;
         let appended = catch_unwind(AssertUnwindSafe(|| database.append(drafts, now())));
         let error = match appended {
-            Ok(Ok((records, outcomes))) => {
+            Ok(Ok(Appended { records, outcomes, trims })) => {
                 self.set_failing(None);
                 if let Some(broker) = self.follower.committed.upgrade() {
-                    broker.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }) });
+                    broker.do_send(Committed {
+                        records,
+                        settles: Some(Settlement { ticket, outcomes }),
+                        trims,
+                    });
                 }
                 return;
             }
@@ -115,7 +121,7 @@ impl Writer {
     /// One step of cleaning, or of finding out whether the file takes writes again. Returns how long to wait for work.
     fn tend(&mut self) -> Duration {
         let done =
-            if self.is_failing { self.database.probe().map(|()| false) } else { self.database.clean(now()) };
+            if self.is_failing { self.database.probe().map(|()| None) } else { self.database.clean(now()) };
         if self.note(done) {
             return Duration::ZERO;
         }
@@ -124,11 +130,17 @@ impl Writer {
         until_due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)
     }
 
-    /// Keeps account of whether the file takes writes. True if there is more of the same to do.
-    fn note(&mut self, done: rusqlite::Result<bool>) -> bool {
+    /// Keeps account of whether the file takes writes, and tells what was removed. True if there may be more to do.
+    fn note(&mut self, done: rusqlite::Result<Option<Vec<Trim>>>) -> bool {
         match done {
-            Ok(is_more) => {
+            Ok(trims) => {
                 self.set_failing(None);
+                let is_more = trims.is_some();
+                if let Some(trims) = trims.filter(|trims| !trims.is_empty())
+                    && let Some(broker) = self.follower.trimmed.upgrade()
+                {
+                    broker.do_send(Trimmed(trims));
+                }
                 is_more
             }
             Err(error) => {
