@@ -291,8 +291,11 @@ impl Session {
         // A gap that reaches beyond this page is told with the next.
         let gap = lost.filter(|&resumed_at| resumed_at <= page.through);
         let reset = chase.reset.take();
-        let before_gap = gap.map_or(page.records.len(), |gap| {
-            page.records.partition_point(|record| record.seq().is_some_and(|seq| seq <= gap))
+        // Its id is before an event that is left at the very end of what was removed, since that comes after it.
+        let is_left = |gap: Seq| page.records.iter().any(|record| record.seq() == Some(gap));
+        let told = gap.map(|gap| if is_left(gap) { gap - 1 } else { gap });
+        let before_gap = told.map_or(page.records.len(), |told| {
+            page.records.partition_point(|record| record.seq().is_some_and(|seq| seq <= told))
         });
         if !self.is_welcomed || reset.is_some() {
             let is_gap_next = gap.is_some() && before_gap == 0;
@@ -300,10 +303,10 @@ impl Session {
         }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records(before, &chase.timeline);
-        if let Some(resumed_at) = gap {
+        if let Some((resumed_at, trimmed)) = told.zip(gap) {
             let notice = sse::Gap { reason: "expired", after: chase.after, resumed_at, head: chase.until };
             self.sink.write(sse::gap(&chase.timeline.cursor(resumed_at), &notice));
-            chase.known_trim = resumed_at;
+            chase.known_trim = trimmed;
         }
         self.write_records(behind, &chase.timeline);
         chase.position = page.through;
@@ -369,7 +372,7 @@ impl Session {
 fn start_of(page: &Page) -> Seq {
     let Some(trimmed) = page.trimmed else { return 0 };
     let first = page.records.first().and_then(|record| record.seq());
-    first.map_or(trimmed, |first| trimmed.min(first - 1))
+    trimmed.min(first.map_or(page.through, |first| first - 1))
 }
 
 /// When to come back, spread so that those who left together do not return together.

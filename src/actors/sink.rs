@@ -184,8 +184,8 @@ impl Sink {
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.0.borrow_mut();
         let State { seat, written, .. } = &mut *state;
-        let Some(seat) = seat else { return };
-        seat.held = false;
+        // What its session has not written yet comes before the feed.
+        let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
         while let Pull::Bytes(bytes) = seat.pull() {
             written.push_back(bytes);
         }
