@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::broker::{At, Attach, Broker, Detached, Start};
 use super::log::{Page, PageLimit, ReadAfter, Seek};
 use super::sink::Sink;
-use super::worker::WorkerHandle;
+use super::worker::{TakeTurns, Turn, WorkerHandle};
 use crate::cursor::{ResetReason, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
 use crate::identity::ClientId;
@@ -245,8 +245,11 @@ impl Session {
 
     /// Reads the next page when it is this session's turn.
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        if self.worker.floor.borrow_mut().may_read(self.settings.client) {
-            self.read(ctx);
+        let turn = self.worker.floor.borrow_mut().ask_to_read(self.settings.client);
+        match turn {
+            Turn::Now => self.read(ctx),
+            Turn::Later => {}
+            Turn::FirstToWait => self.worker.addr.do_send(TakeTurns),
         }
     }
 

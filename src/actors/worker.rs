@@ -32,7 +32,11 @@ use crate::wire::{Encoding, Frames};
 const WAKE_AT_ONCE: usize = 64;
 
 /// Replays that read a page at the same time on one thread.
-const READING_AT_ONCE: usize = 1;
+const READING_AT_ONCE: usize = 2;
+/// With more than this waiting for their turn it is a crowd that came back at once,
+const CROWD: usize = 64;
+/// and the next gets its turn only so often, which leaves the processor to those who publish for most of the time.
+const TURN: Duration = Duration::from_millis(2);
 
 /// Command: deliver these events, in this order.
 #[derive(Message)]
@@ -68,6 +72,11 @@ pub(crate) struct PingSlot {
     pub(crate) block: Bytes,
     pub(crate) head: Seq,
 }
+
+/// Command: replays wait for their turns.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct TakeTurns;
 
 /// Command: end the streams of these clients.
 #[derive(Message)]
@@ -110,13 +119,14 @@ pub(crate) struct Worker {
     floor: Rc<RefCell<Floor>>,
     broker: WeakAddr<Broker>,
     is_waking: bool,
+    turns: Option<SpawnHandle>,
 }
 
 impl Worker {
     /// Starts a worker on this thread.
     pub(crate) fn start_here(broker: WeakAddr<Broker>) -> WorkerHandle {
         let floor = Rc::new(RefCell::new(Floor::new()));
-        let worker = Self { floor: floor.clone(), broker, is_waking: false };
+        let worker = Self { floor: floor.clone(), broker, is_waking: false, turns: None };
         WorkerHandle { addr: worker.start(), floor }
     }
 
@@ -214,6 +224,23 @@ impl Handler<PingSlot> for Worker {
     }
 }
 
+impl Handler<TakeTurns> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: TakeTurns, ctx: &mut Self::Context) {
+        if self.turns.is_some() {
+            return;
+        }
+        self.turns = Some(ctx.run_interval(TURN, |worker, ctx| {
+            if !worker.floor.borrow_mut().take_turns()
+                && let Some(turns) = worker.turns.take()
+            {
+                ctx.cancel_future(turns);
+            }
+        }));
+    }
+}
+
 impl Handler<CloseClients> for Worker {
     type Result = ();
 
@@ -242,6 +269,15 @@ impl Handler<Retire> for Worker {
         self.handle(CloseAll { reason: CloseReason::Unavailable }, ctx);
         ctx.stop();
     }
+}
+
+/// When a replay may read a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Now,
+    Later,
+    /// Later, and nobody gives out turns yet.
+    FirstToWait,
 }
 
 /// A client as its thread knows it.
@@ -336,30 +372,45 @@ impl Floor {
         }
     }
 
-    /// Whether a replay may read a page now; else it is told when it may. A crowd that comes back at once takes turns, so
-    /// that whoever publishes on this thread does not wait for all of them.
-    pub(crate) fn may_read(&mut self, client: ClientId) -> bool {
-        let may = self.reading.len() < READING_AT_ONCE;
-        if may {
+    /// Asks for a turn at reading a page.
+    pub(crate) fn ask_to_read(&mut self, client: ClientId) -> Turn {
+        if self.to_read.is_empty() && self.reading.len() < READING_AT_ONCE {
             self.reading.push(client);
-        } else {
-            self.to_read.push_back(client);
+            return Turn::Now;
         }
-        may
+        self.to_read.push_back(client);
+        if self.to_read.len() == 1 { Turn::FirstToWait } else { Turn::Later }
     }
 
-    /// A replay has its page, or has ended: the next may. Idempotent.
+    /// A replay has its page, or has ended: the next may, unless there are very many. Idempotent.
     pub(crate) fn has_read(&mut self, client: ClientId) {
-        let Some(at) = self.reading.iter().position(|reading| *reading == client) else { return };
-        self.reading.swap_remove(at);
-        while let Some(next) = self.to_read.pop_front() {
+        let before = self.reading.len();
+        self.reading.retain(|reading| *reading != client);
+        if self.reading.len() < before && self.to_read.len() <= CROWD {
+            self.next_reads();
+        }
+    }
+
+    /// Gives the next replay its turn, if there is one to give.
+    fn next_reads(&mut self) {
+        while self.reading.len() < READING_AT_ONCE
+            && let Some(next) = self.to_read.pop_front()
+        {
             if let Some(member) = self.members.get(&next) {
                 member.session.do_send(MayRead);
                 self.reading.push(next);
                 return;
             }
         }
-        self.to_read = VecDeque::new();
+    }
+
+    /// What is done each turn. True if others wait.
+    fn take_turns(&mut self) -> bool {
+        self.next_reads();
+        if self.to_read.is_empty() {
+            self.to_read = VecDeque::new();
+        }
+        !self.to_read.is_empty()
     }
 
     fn seat(&mut self, client: ClientId, position: Seq) {
