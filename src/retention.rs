@@ -122,6 +122,11 @@ impl Retention {
 }
 
 impl Limits {
+    /// Whether a channel that keeps `events` of `bytes` in all has too many or too much.
+    pub(crate) fn are_broken_by(&self, events: u64, bytes: u64) -> bool {
+        self.max_events.is_some_and(|max| events > max) || self.max_bytes.is_some_and(|max| bytes > max)
+    }
+
     /// How many of the oldest events must go, of a channel that keeps `events` of `bytes` in all; `weights` are their
     /// weights, oldest first.
     pub(crate) fn excess(&self, events: u64, bytes: u64, weights: impl IntoIterator<Item = u64>) -> u64 {

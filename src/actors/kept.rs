@@ -50,8 +50,13 @@ impl KeptByInterest {
     }
 
     fn hold(&mut self, channel: &Channel, unfollowed_since: Option<Instant>) {
-        if self.held.insert(channel.clone(), unfollowed_since).is_none() {
-            self.to_sweep.push_back(channel.clone());
+        match self.held.get_mut(channel) {
+            // Nobody came with it: the time runs on.
+            Some(since) => *since = unfollowed_since.and(since.or(unfollowed_since)),
+            None => {
+                self.held.insert(channel.clone(), unfollowed_since);
+                self.to_sweep.push_back(channel.clone());
+            }
         }
     }
 
@@ -63,17 +68,22 @@ impl KeptByInterest {
         is_followed: impl Fn(&Channel) -> bool,
     ) -> bool {
         let mut is_stored = channels.is_empty();
+        let mut by_interest = Vec::new();
         for channel in channels {
             match self.retention.of(channel) {
                 Policy::None => {}
                 Policy::Limits(_) => is_stored = true,
                 Policy::Interest { grace } => {
                     let followed = is_followed(channel);
-                    if followed || self.is_missed(channel, now, grace) {
-                        is_stored = true;
-                        self.hold(channel, (!followed).then_some(now));
-                    }
+                    is_stored |= followed || self.is_missed(channel, now, grace);
+                    by_interest.push((channel, followed));
                 }
+            }
+        }
+        if is_stored {
+            // Also a channel that alone would not keep it: another does, and then the event stands in both.
+            for (channel, followed) in by_interest {
+                self.hold(channel, (!followed).then_some(now));
             }
         }
         is_stored

@@ -189,15 +189,15 @@ impl Ring {
     /// The position that the last `last` events of interest come after, if the ring can tell.
     pub(crate) fn before_last(&self, last: u64, interest: &Interest) -> Option<Seq> {
         let selectors = interest.subscription.selectors().len().max(1);
+        if last == 0 {
+            return Some(self.held.back().map_or(self.floor, |held| held.seq));
+        }
         let mut left = last;
         for held in self.held.iter().rev().take((TRIED / selectors).max(64)) {
-            if left == 0 {
-                return Some(held.seq);
-            }
             left -= u64::from(interest.covers_event(&held.record.draft));
-        }
-        if left == 0 {
-            return self.held.front().map(|held| held.seq - 1);
+            if left == 0 {
+                return Some(held.seq - 1);
+            }
         }
         // Nothing came before an empty floor, so there are no more to find.
         let is_all = self.held.len() <= (TRIED / selectors).max(64);

@@ -86,8 +86,8 @@ fn limit(query: &Query<'_>) -> Result<usize, Problem> {
 fn after(query: &Query<'_>, lineage: &Lineage, head: Seq) -> Result<Option<Seq>, Problem> {
     let Some(text) = query.one("after")? else { return Ok(None) };
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        let seq = text.parse().map_err(|_| Problem::bad_value("after is too large").field("after"))?;
-        return Ok(Some(seq));
+        let seq: Seq = text.parse().map_err(|_| Problem::bad_value("after is too large").field("after"))?;
+        return Ok(Some(head.min(seq)));
     }
     let cursor = Cursor::parse(text)
         .ok_or_else(|| Problem::bad_value("after must be a cursor or a position").field("after"))?;

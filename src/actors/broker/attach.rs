@@ -90,6 +90,10 @@ pub(super) struct WorkerEntry {
 
 impl Broker {
     pub(super) fn attach(&mut self, attach: Attach) {
+        if !attach.worker.connected() {
+            // It has ended its streams itself.
+            return;
+        }
         let worker = self.worker_key(&attach.worker);
         if self.is_draining {
             return attach

@@ -110,7 +110,7 @@ pub struct LogHealth {
     pub is_writable: bool,
 }
 
-/// Command: remove all that is kept of a channel. May be left undone when there is much else to do: it is asked again.
+/// Command: remove all that is kept of a channel, when there is time.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Forget {

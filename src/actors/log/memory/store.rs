@@ -117,7 +117,9 @@ impl Store {
         let weight = draft.weight() as u64;
         let mut prev = None;
         for channel in draft.channels.iter() {
-            let kept = self.channels.entry(channel.clone()).or_default();
+            // It may be one that was forgotten, with what it had lost.
+            let forgotten = Kept { trimmed: self.forgotten, ..Kept::default() };
+            let kept = self.channels.entry(channel.clone()).or_insert(forgotten);
             prev.get_or_insert(kept.last);
             kept.last = seq;
             kept.seqs.push_back(seq);

@@ -116,14 +116,16 @@ impl Database {
         {
             let mut all = transaction.prepare(
                 "SELECT key, name, (SELECT events.time FROM placements JOIN events USING (seq)
-                    WHERE channel = key ORDER BY seq LIMIT 1) FROM channels WHERE events > 0",
+                    WHERE channel = key ORDER BY seq LIMIT 1), events, bytes FROM channels WHERE events > 0",
             )?;
             let mut set = transaction.prepare("UPDATE channels SET due = ? WHERE key = ?")?;
             let mut rows = all.query([])?;
             while let Some(row) = rows.next()? {
                 let channel = Channel::restore(&row.get::<_, String>(1)?);
                 let oldest: Option<i64> = row.get(2)?;
-                set.execute(params![due(&self.retention, &channel, oldest), row.get::<_, i64>(0)?])?;
+                let is_over = self.retention.limits(&channel).are_broken_by(row.get(3)?, row.get(4)?);
+                let due = if is_over { Some(0) } else { due(&self.retention, &channel, oldest) };
+                set.execute(params![due, row.get::<_, i64>(0)?])?;
             }
         }
         transaction.execute("UPDATE meta SET value = ? WHERE key = 'retention'", [rules])?;
@@ -168,7 +170,7 @@ impl Database {
         }
         let mut pass = Pass::begin(self)?;
         for name in &due {
-            pass.trim_aged(&Channel::restore(name), now)?;
+            pass.trim_due(&Channel::restore(name), now)?;
         }
         pass.trim_log(STEP)?;
         pass.forget_ids(now)?;
@@ -181,16 +183,11 @@ impl Database {
         self.connection.query_row("SELECT min(due) FROM channels WHERE due IS NOT NULL", [], |row| row.get(0))
     }
 
-    /// Removes all that is kept of a channel.
-    pub(super) fn forget(&mut self, channel: &Channel) -> rusqlite::Result<Vec<Trim>> {
-        loop {
-            let mut pass = Pass::begin(self)?;
-            let left = pass.trim_channel(channel, STEP)?;
-            let trims = pass.commit()?;
-            if left == 0 {
-                return Ok(trims);
-            }
-        }
+    /// Removes a step's worth of what is kept of a channel. Returns what, and how much is left.
+    pub(super) fn forget(&mut self, channel: &Channel) -> rusqlite::Result<(Vec<Trim>, u64)> {
+        let mut pass = Pass::begin(self)?;
+        let left = pass.trim_channel(channel, STEP)?;
+        Ok((pass.commit()?, left))
     }
 
     /// Whether the file takes writes, after it did not.
@@ -374,26 +371,39 @@ impl<'a> Pass<'a> {
             return Ok(row);
         }
         let mut insert = self.transaction.prepare_cached(
-            "INSERT INTO channels (name, last, trimmed, events, bytes) VALUES (?, 0, 0, 0, 0)",
+            "INSERT INTO channels (name, last, trimmed, events, bytes)
+             VALUES (?, 0, (SELECT value FROM meta WHERE key = 'forgotten'), 0, 0) RETURNING key, trimmed",
         )?;
-        let key = insert.insert([channel.as_str()])?;
-        Ok(Row { key, last: 0, trimmed: 0, events: 0, bytes: 0, due: None })
+        // It may be one that was forgotten, with what it had lost.
+        insert.query_row([channel.as_str()], |row| {
+            Ok(Row { key: row.get(0)?, last: 0, trimmed: row.get(1)?, events: 0, bytes: 0, due: None })
+        })
     }
 
     /// Holds the channels that were appended to, and the whole log, to their bounds; removes at most `most`.
     fn trim_touched(&mut self, most: u64) -> rusqlite::Result<()> {
         let channels: Vec<_> = self.touched.iter().map(|(channel, row)| (channel.clone(), *row)).collect();
         for (channel, row) in channels {
-            let limits = self.retention.limits(&channel);
-            let is_over = limits.max_events.is_some_and(|max| row.events > max)
-                || limits.max_bytes.is_some_and(|max| row.bytes > max);
-            if is_over {
-                let weights = self.oldest(&row, most)?.into_iter().map(|(_, weight, _)| weight);
-                let excess = limits.excess(row.events, row.bytes, weights);
+            let excess = self.excess(&channel, &row, most)?;
+            if excess > 0 {
                 self.trim_channel(&channel, excess)?;
             }
         }
         self.trim_log(most)
+    }
+
+    /// How many of a channel's oldest events are over its bounds, `most` at most.
+    fn excess(&self, channel: &Channel, row: &Row, most: u64) -> rusqlite::Result<u64> {
+        let limits = self.retention.limits(channel);
+        if !limits.are_broken_by(row.events, row.bytes) {
+            return Ok(0);
+        }
+        let too_many = row.events.saturating_sub(limits.max_events.unwrap_or(u64::MAX)).min(most);
+        if limits.max_bytes.is_none_or(|max| row.bytes <= max) {
+            return Ok(too_many);
+        }
+        let weights = self.oldest(row, most)?.into_iter().map(|(_, weight, _)| weight);
+        Ok(limits.excess(row.events, row.bytes, weights))
     }
 
     /// Removes the oldest events while the whole log is too large.
@@ -423,13 +433,16 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn trim_aged(&mut self, channel: &Channel, now: i64) -> rusqlite::Result<()> {
+    /// Removes what is due of a channel: too old, or over its bounds.
+    fn trim_due(&mut self, channel: &Channel, now: i64) -> rusqlite::Result<()> {
         let Some(row) = self.row(channel)? else { return Ok(()) };
-        let Some(age) = self.retention.limits(channel).max_age else { return Ok(()) };
-        let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        let oldest = self.oldest(&row, STEP)?;
-        let aged = oldest.iter().take_while(|(.., time)| *time <= before).count();
-        self.trim_channel(channel, aged as u64).map(|_| ())
+        let mut count = self.excess(channel, &row, STEP)?;
+        if let Some(age) = self.retention.limits(channel).max_age {
+            let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+            let oldest = self.oldest(&row, STEP)?;
+            count = count.max(oldest.iter().take_while(|(.., time)| *time <= before).count() as u64);
+        }
+        self.trim_channel(channel, count).map(|_| ())
     }
 
     /// The position, weight and time of a channel's oldest events.
@@ -468,7 +481,9 @@ impl<'a> Pass<'a> {
             };
         }
         let next = usize::try_from(count).ok().and_then(|count| oldest.get(count));
-        row.due = due(self.retention, channel, next.map(|(.., time)| *time));
+        let is_over = self.retention.limits(channel).are_broken_by(row.events, row.bytes);
+        // What is left over is due at once, for the next step.
+        row.due = if is_over { Some(0) } else { due(self.retention, channel, next.map(|(.., time)| *time)) };
         if !oldest.is_empty() && count > 0 {
             self.trims.insert(channel.clone(), row.trimmed);
         }

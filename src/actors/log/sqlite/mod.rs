@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::error::Failure;
 use self::reader::{ReadJob, Readers};
-use self::writer::{WriteJob, Writer};
+use self::writer::{Jobs, Writer};
 use super::{Commit, CommitFailed, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek};
 use crate::cursor::Seq;
 use crate::error::LogError;
@@ -118,7 +118,7 @@ impl Log for SqliteLog {
 
 /// The actor in front of the threads.
 struct Front {
-    writer: std::sync::mpsc::SyncSender<WriteJob>,
+    writer: Jobs,
     readers: Readers,
     failed: actix::WeakRecipient<CommitFailed>,
 }
@@ -133,7 +133,7 @@ impl Handler<Commit> for Front {
     fn handle(&mut self, commit: Commit, _: &mut Self::Context) {
         let ticket = commit.ticket;
         // One commit is under way at a time, so there is always room unless the writer is gone.
-        if self.writer.try_send(WriteJob::Commit(commit)).is_err()
+        if self.writer.commits.try_send(commit).is_err()
             && let Some(broker) = self.failed.upgrade()
         {
             broker.do_send(CommitFailed { ticket, error: LogError::new("the log's writer is gone") });
@@ -145,8 +145,8 @@ impl Handler<Forget> for Front {
     type Result = ();
 
     fn handle(&mut self, forget: Forget, _: &mut Self::Context) {
-        // Without room it is asked again: the broker goes on finding the channel unfollowed.
-        let _ = self.writer.try_send(WriteJob::Forget(forget));
+        // As many as there are channels that the broker held; a writer that is gone has nothing to forget.
+        let _ = self.writer.forgets.send(forget);
     }
 }
 

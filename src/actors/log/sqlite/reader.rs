@@ -23,6 +23,8 @@ use crate::record::{Draft, Record};
 
 /// Active channels whose positions are merged; with more the log is gone through.
 const MERGED: usize = 64;
+/// Events of each channel that are looked at for a page, at least: a filter may let few of them through.
+const MERGED_EVENTS: usize = 256;
 /// Events that are looked at for a page.
 const SCANNED: usize = 8192;
 
@@ -93,7 +95,7 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
     let mut fetch = Fetch::new(&view)?;
     match channels(&view, *after, interest)? {
         Channels::Few(keys) => {
-            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events)?;
+            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events.max(MERGED_EVENTS))?;
             for (seq, channel) in places {
                 page.through = seq;
                 if let Some(record) = fetch.event(seq, Some(&channel), interest)?

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
@@ -17,23 +17,26 @@ use crate::actors::log::{
 use crate::error::LogError;
 use crate::retention::{Policy, Retention};
 
-/// Jobs that wait: the one commit that is under way, and what is to be forgotten.
-const JOBS: usize = 64;
+/// Commits that wait: the broker has one under way at a time.
+const COMMITS: usize = 4;
 /// How often the file is looked at when nothing is due: ids grow old, and a disk that was full may have room.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often it is looked at however much there is to commit.
 const TEND_EVERY: Duration = Duration::from_millis(50);
 
-pub(super) enum WriteJob {
-    Commit(Commit),
-    Forget(Forget),
+/// The ways into the thread: commits, one at a time, and what is to be forgotten when there is time.
+pub(super) struct Jobs {
+    pub(super) commits: SyncSender<Commit>,
+    pub(super) forgets: Sender<Forget>,
 }
 
 pub(super) struct Writer {
     path: PathBuf,
     database: Database,
     follower: Follower,
-    jobs: Receiver<WriteJob>,
+    commits: Receiver<Commit>,
+    forgets: Receiver<Forget>,
+    forgetting: Option<Forget>,
     is_failing: bool,
     /// The file is ours as long as this is held.
     _lock: File,
@@ -47,7 +50,7 @@ impl Writer {
         durability: Durability,
         retention: &Retention,
         follower: Follower,
-    ) -> Result<(SyncSender<WriteJob>, Opened), LogError> {
+    ) -> Result<(Jobs, Opened), LogError> {
         let failed = |error: rusqlite::Error| LogError::from(Failure::new(path, &error));
         let synchronous = match durability {
             Durability::Process => "NORMAL",
@@ -59,11 +62,21 @@ impl Writer {
         let by_interest = |channel: &crate::Channel| matches!(retention.of(channel), Policy::Interest { .. });
         let held = database.held(by_interest).map_err(failed)?;
         let opened = Opened { lineage, head: database.head(), held };
-        let (send, jobs) = sync_channel(JOBS);
-        let writer = Self { path: path.into(), database, follower, jobs, is_failing: false, _lock: lock };
+        let (commits_in, commits) = sync_channel(COMMITS);
+        let (forgets_in, forgets) = channel();
+        let writer = Self {
+            path: path.into(),
+            database,
+            follower,
+            commits,
+            forgets,
+            forgetting: None,
+            is_failing: false,
+            _lock: lock,
+        };
         let thread = std::thread::Builder::new().name("fanfare-write".into());
         thread.spawn(move || writer.run()).map_err(|error| LogError::from(Failure::io(path, &error)))?;
-        Ok((send, opened))
+        Ok((Jobs { commits: commits_in, forgets: forgets_in }, opened))
     }
 
     /// Works until nobody can give it work any more.
@@ -76,12 +89,8 @@ impl Writer {
                 tended = Instant::now();
                 wait = self.tend();
             }
-            match self.jobs.recv_timeout(wait) {
-                Ok(WriteJob::Commit(commit)) => self.commit(commit),
-                Ok(WriteJob::Forget(Forget { channel })) => {
-                    let forgotten = self.database.forget(&channel);
-                    self.note(forgotten.map(Some));
-                }
+            match self.commits.recv_timeout(wait) {
+                Ok(commit) => self.commit(commit),
                 Err(RecvTimeoutError::Timeout) => {
                     tended = Instant::now();
                     wait = self.tend();
@@ -120,14 +129,36 @@ impl Writer {
 
     /// One step of cleaning, or of finding out whether the file takes writes again. Returns how long to wait for work.
     fn tend(&mut self) -> Duration {
-        let done =
-            if self.is_failing { self.database.probe().map(|()| None) } else { self.database.clean(now()) };
+        let done = if self.is_failing {
+            self.database.probe().map(|()| None)
+        } else {
+            match self.forget_some() {
+                Ok(None) => self.database.clean(now()),
+                done => done,
+            }
+        };
         if self.note(done) {
             return Duration::ZERO;
+        }
+        if self.is_failing {
+            return LOOK;
         }
         let due = self.database.next_due().ok().flatten();
         let until_due = due.map(|due| Duration::from_millis(u64::try_from(due - now()).unwrap_or(0)));
         until_due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK)
+    }
+
+    /// A step of forgetting, if there is something to forget.
+    fn forget_some(&mut self) -> rusqlite::Result<Option<Vec<Trim>>> {
+        if self.forgetting.is_none() {
+            self.forgetting = self.forgets.try_recv().ok();
+        }
+        let Some(Forget { channel }) = &self.forgetting else { return Ok(None) };
+        let (trims, left) = self.database.forget(channel)?;
+        if left == 0 {
+            self.forgetting = None;
+        }
+        Ok(Some(trims))
     }
 
     /// Keeps account of whether the file takes writes, and tells what was removed. True if there may be more to do.
