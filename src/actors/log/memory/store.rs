@@ -144,6 +144,9 @@ impl Store {
     fn hold_to_limits(&mut self, channel: &Channel) {
         let limits = self.retention.limits(channel);
         let Some(kept) = self.channels.get(channel) else { return };
+        if !limits.are_broken_by(kept.seqs.len() as u64, kept.bytes) {
+            return;
+        }
         let weights =
             kept.seqs.iter().filter_map(|seq| self.records.get(seq)).map(|held| held.record.draft.weight());
         let excess = limits.excess(kept.seqs.len() as u64, kept.bytes, weights.map(|weight| weight as u64));
