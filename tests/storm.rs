@@ -44,19 +44,19 @@ async fn come_back(addr: SocketAddr, channel: usize, cursor: &str, missed: usize
     );
     socket.write_all(request.as_bytes()).await.expect("written");
     let (mut text, mut next) = (Vec::new(), 0);
-    let mut piece = [0; 4096];
     while next < missed {
-        let read = socket.read(&mut piece).await.expect("readable");
+        let read = socket.read_buf(&mut text).await.expect("readable");
         assert!(read > 0, "ended after {next} events");
-        text.extend_from_slice(&piece[..read]);
-        while let Some(end) = text.iter().position(|&b| b == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
+        // Whole lines, looked at once: a crowd that reads slowly would measure itself.
+        let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        for line in text[..whole].split(|&b| b == b'\n') {
             if let Some(number) = line.strip_prefix(b"data: n") {
                 let number = std::str::from_utf8(number).expect("text").trim_end();
                 assert_eq!(number.parse(), Ok(next), "in order and once");
                 next += 1;
             }
         }
+        text.drain(..whole);
     }
     socket
 }
@@ -90,6 +90,15 @@ fn p99(mut latencies: Vec<Duration>) -> Duration {
     latencies[(latencies.len() * 99 / 100).min(latencies.len() - 1)]
 }
 
+/// Gives this thread the lowest priority. A crowd is on machines of its own; here it would take turns with the hub on
+/// the same processors, and the turns of the scheduler would be measured.
+fn yield_to_the_hub() {
+    let thread = std::fs::read_link("/proc/thread-self").expect("a thread");
+    let id = thread.file_name().expect("an id").to_owned();
+    let status = std::process::Command::new("renice").args(["-n", "19", "-p"]).arg(id).status();
+    assert!(status.expect("renice, of util-linux").success());
+}
+
 fn database(name: &str) -> String {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("storm-{name}-{}", std::process::id()));
@@ -115,6 +124,7 @@ async fn a_crowd_that_comes_back_at_once_is_served_and_publishing_goes_on() {
     let before = p99(before.join().expect("no panic"));
 
     let (during, stop, _) = measure(true);
+    yield_to_the_hub();
     let began = Instant::now();
     let back = (0..clients).map(|channel| {
         let (addr, start) = (hub.addr, start.clone());
@@ -126,7 +136,23 @@ async fn a_crowd_that_comes_back_at_once_is_served_and_publishing_goes_on() {
     }
     let took = began.elapsed();
     stop.store(true, Ordering::Relaxed);
-    let during = p99(during.join().expect("no panic"));
+    let during = during.join().expect("no panic");
+    {
+        let n = during.len();
+        for (i, c) in during.chunks(n / 10 + 1).enumerate() {
+            let mut c = c.to_vec();
+            c.sort();
+            eprintln!(
+                "{i}: n {} p50 {:?} p90 {:?} p99 {:?} max {:?}",
+                c.len(),
+                c[c.len() / 2],
+                c[c.len() * 9 / 10],
+                c[c.len() * 99 / 100],
+                c[c.len() - 1]
+            );
+        }
+    }
+    let during = p99(during);
     println!(
         "{clients} clients, {missed} events missed by each: all back in {took:?}; publish p99 {before:?} before, {during:?} during"
     );

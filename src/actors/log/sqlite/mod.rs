@@ -1,7 +1,8 @@
 //! The durable log: order and index in one SQLite database.
 //!
-//! One thread writes, a few read; the actor in front hands out work and never touches the disk.
+//! One thread writes, one moves what was written to its place, a few read; the actor in front hands out work and never touches the disk.
 
+mod checkpoint;
 mod database;
 mod error;
 mod reader;

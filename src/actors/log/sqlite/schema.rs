@@ -90,6 +90,13 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens the file for moving the write-ahead log into it.
+pub(super) fn open_to_checkpoint(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    tune(&connection)?;
+    Ok(connection)
+}
+
 fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(64);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use super::Durability;
+use super::checkpoint;
 use super::database::{Appended, Database};
 use super::error::Failure;
 use crate::actors::log::{
@@ -45,7 +46,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(
         path: &Path,
-        connection: Connection,
+        mut connection: Connection,
         lock: File,
         durability: Durability,
         retention: &Retention,
@@ -57,6 +58,7 @@ impl Writer {
             Durability::Full => "FULL",
         };
         connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
+        checkpoint::beside(&mut connection, path).map_err(failed)?;
         let mut database = Database::new(connection, retention.clone()).map_err(failed)?;
         let lineage = database.begin_term().map_err(failed)?;
         let by_interest = |channel: &crate::Channel| matches!(retention.of(channel), Policy::Interest { .. });
