@@ -136,23 +136,7 @@ async fn a_crowd_that_comes_back_at_once_is_served_and_publishing_goes_on() {
     }
     let took = began.elapsed();
     stop.store(true, Ordering::Relaxed);
-    let during = during.join().expect("no panic");
-    {
-        let n = during.len();
-        for (i, c) in during.chunks(n / 10 + 1).enumerate() {
-            let mut c = c.to_vec();
-            c.sort();
-            eprintln!(
-                "{i}: n {} p50 {:?} p90 {:?} p99 {:?} max {:?}",
-                c.len(),
-                c[c.len() / 2],
-                c[c.len() * 9 / 10],
-                c[c.len() * 99 / 100],
-                c[c.len() - 1]
-            );
-        }
-    }
-    let during = p99(during);
+    let during = p99(during.join().expect("no panic"));
     println!(
         "{clients} clients, {missed} events missed by each: all back in {took:?}; publish p99 {before:?} before, {during:?} during"
     );

@@ -34,9 +34,9 @@ const WAKE_AT_ONCE: usize = 64;
 /// Replays that read a page at the same time on one thread.
 const READING_AT_ONCE: usize = 2;
 /// With more than this waiting for their turn it is a crowd that came back at once,
-const CROWD: usize = 64;
+const CROWD: usize = 512;
 /// and the next gets its turn only so often, which leaves the processor to those who publish for most of the time.
-const TURN: Duration = Duration::from_millis(2);
+const TURN: Duration = Duration::from_millis(3);
 
 /// Command: deliver these events, in this order.
 #[derive(Message)]
