@@ -131,13 +131,18 @@ impl Writer {
 
     /// One step of cleaning, or of finding out whether the file takes writes again. Returns how long to wait for work.
     fn tend(&mut self) -> Duration {
-        let done = if self.is_failing {
-            self.database.probe().map(|()| None)
-        } else {
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if self.is_failing {
+                return self.database.probe().map(|()| None);
+            }
             match self.forget_some() {
                 Ok(None) => self.database.clean(now()),
                 done => done,
             }
+        }));
+        let done = match done {
+            Ok(done) => done.map_err(|error| Failure::new(&self.path, &error)),
+            Err(_) => Err(Failure::panicked(&self.path)),
         };
         if self.note(done) {
             return Duration::ZERO;
@@ -164,7 +169,7 @@ impl Writer {
     }
 
     /// Keeps account of whether the file takes writes, and tells what was removed. True if there may be more to do.
-    fn note(&mut self, done: rusqlite::Result<Option<Vec<Trim>>>) -> bool {
+    fn note(&mut self, done: Result<Option<Vec<Trim>>, Failure>) -> bool {
         match done {
             Ok(trims) => {
                 self.set_failing(None);
@@ -177,7 +182,7 @@ impl Writer {
                 is_more
             }
             Err(error) => {
-                self.set_failing(Some(&Failure::new(&self.path, &error).into()));
+                self.set_failing(Some(&error.into()));
                 false
             }
         }
