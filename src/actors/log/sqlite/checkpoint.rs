@@ -13,9 +13,11 @@ use super::schema;
 
 /// Pages of the write-ahead log after which they are moved, 4 MiB, and after as many again.
 const SOON: c_int = 1_000;
-/// Pages after which the writer waits for it, 16 MiB: while others commit all the time the write-ahead log is never
-/// moved whole, and would grow on.
-const NOW: c_int = 4_000;
+/// Pages after which the writer waits for it, 64 MiB: while commits never pause the write-ahead log is never moved whole,
+/// and would grow on. So seldom that not one in a hundred commits waits.
+const NOW: c_int = 16_000;
+/// What the write-ahead log is cut to once it was moved whole, in bytes.
+const KEPT: i64 = 4 << 20;
 
 /// Starts the thread and has the writer's commits call for it. It ends with that connection.
 pub(super) fn beside(writer: &mut Connection, path: &Path) -> rusqlite::Result<()> {
@@ -24,6 +26,7 @@ pub(super) fn beside(writer: &mut Connection, path: &Path) -> rusqlite::Result<(
     let thread = std::thread::Builder::new().name("fanfare-check".into());
     let started = thread.spawn(move || serve(&connection, &calls));
     started.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    writer.pragma_update_and_check(None, "journal_size_limit", KEPT, |_| Ok(()))?;
     call_from(writer, call)
 }
 
