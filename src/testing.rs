@@ -21,7 +21,7 @@ pub mod log_contract {
 
     use crate::actors::log::{
         Commit, CommitFailed, Committed, Follower, Forget, Log, LogHandle, LogHealth, LogSetup, Opened,
-        Outcome, Page, PageLimit, ReadAfter, Seek, Trimmed,
+        Outcome, Page, PageLimit, ReadAfter, Seek, Sought, Trimmed,
     };
     use crate::channel::{Channel, Selector};
     use crate::cursor::Seq;
@@ -226,9 +226,7 @@ pub mod log_contract {
                         all.iter().filter(|(seq, draft)| *seq <= until && interest.covers_event(draft));
                     let wanted: Vec<_> = of_interest.map(|(seq, _)| *seq).collect();
                     for last in [0, 1, 3, 8, 500] {
-                        let query = Seek { last: last as u64, until, interest: interest.clone() };
-                        let position =
-                            log.handle.seek.send(query).await.expect("it lives").expect("it answers");
+                        let position = log.seek(last as u64, until, &interest).await;
                         let got = log.read_all(&interest, position, until, ALL).await;
                         let wanted = &wanted[wanted.len().saturating_sub(last)..];
                         assert_eq!(got, wanted, "the last {last} of {selectors:?} {terms:?} up to {until}");
@@ -388,6 +386,21 @@ pub mod log_contract {
         async fn read(&self, interest: &Interest, after: Seq, until: Seq, limit: PageLimit) -> Page {
             let query = ReadAfter { after, until, interest: interest.clone(), limit };
             self.handle.read.send(query).await.expect("it lives").expect("it answers")
+        }
+
+        /// Looks for the last events of interest, in as many steps as the log takes.
+        async fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Seq {
+            let mut sought = Sought { position: until, left: last };
+            loop {
+                let query = Seek { last: sought.left, until: sought.position, interest: interest.clone() };
+                let next = self.handle.seek.send(query).await.expect("it lives").expect("it answers");
+                if next.left == 0 {
+                    return next.position;
+                }
+                assert!(next.position < sought.position, "a step leads on");
+                assert!(next.left <= sought.left, "what is found stays found");
+                sought = next;
+            }
         }
 
         /// Reads page by page, and holds each to the rules of pages.

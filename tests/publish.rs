@@ -216,7 +216,7 @@ impl Handler<Forget> for Bad {
 }
 
 impl Handler<Seek> for Bad {
-    type Result = Result<u64, LogError>;
+    type Result = Result<fanfare::log::Sought, LogError>;
 
     fn handle(&mut self, _: Seek, _: &mut Self::Context) -> Self::Result {
         Err(LogError::new("unreadable"))

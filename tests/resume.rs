@@ -2,7 +2,7 @@
 
 mod support;
 
-use fanfare::{Broadcast, Broker, Event, MemoryLog};
+use fanfare::{Batch, Broadcast, Broker, Event, MemoryLog, SqliteLog};
 use support::{TestServer, serve, sse::SseClient};
 
 async fn publish(server: &TestServer, channel: &str, data: impl Into<String>) {
@@ -201,4 +201,34 @@ async fn joining_while_publishing_misses_nothing() {
         });
         futures_util::future::join(publishing, futures_util::future::join_all(joining)).await;
     }
+}
+
+/// The last events that a filter lets through are found however far back they lie, in steps.
+#[actix_web::test]
+async fn the_last_events_are_found_far_back() {
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("far-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let durable = SqliteLog::open(folder.join("far.db")).expect("opened");
+    let builder = || Broker::builder().ring(1, 1 << 20);
+    for server in [serve(builder()), serve(builder().log(durable))] {
+        for batch in 0..10 {
+            let events = (0..2_500).map(|n| {
+                let mut event = Event::text("message", n.to_string()).expect("valid");
+                if batch == 0 && n % 1_000 == 0 {
+                    event = event.attribute("kind", "rare").expect("valid");
+                }
+                Broadcast::channel("far", event).expect("valid")
+            });
+            let batch = Batch::new(events.collect::<Vec<_>>()).expect("valid");
+            server.broker.send(batch).await.expect("answered").expect("committed");
+        }
+        for selector in ["far", "**"] {
+            let mut client = server.live(&format!("channel={selector}&filter=kind:rare&from=2")).await;
+            assert_eq!(data(&mut client, 2).await, ["1000", "2000"]);
+            let mut all = server.live(&format!("channel={selector}&filter=kind:rare&from=9")).await;
+            assert_eq!(data(&mut all, 3).await, ["0", "1000", "2000"]);
+        }
+    }
+    let _ = std::fs::remove_dir_all(&folder);
 }

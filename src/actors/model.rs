@@ -21,7 +21,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::feed::{Feed, FeedBounds};
-use super::log::{Page, PageLimit, Store, Trim};
+use super::log::{Page, PageLimit, Sought, Store, Trim};
 use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
 use super::session::Origin;
@@ -101,7 +101,7 @@ enum Task {
 enum Word {
     Admitted(Answer),
     Page(Page),
-    Sought(Seq),
+    Sought(Sought),
     Drained,
     FellOut,
     Ping,
@@ -705,11 +705,14 @@ impl<'a> World<'a> {
                 };
                 self.queries.push_back((number, client.id, query));
             }
-            Word::Sought(sought) => {
+            Word::Sought(Sought { position: sought, left: 0 }) => {
                 if let CatchUp::Log { after, position, until, .. } = &mut client.catch_up {
                     (*after, *position) = (sought, sought);
                     self.queries.push_back((number, client.id, Query::Read { after: sought, until: *until }));
                 }
+            }
+            Word::Sought(Sought { position, left }) => {
+                self.queries.push_back((number, client.id, Query::Seek { last: left, until: position }));
             }
             Word::Page(page) => self.write_page(number, &page),
             Word::Drained => match client.catch_up {

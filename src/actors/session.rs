@@ -15,7 +15,7 @@ use rand::RngExt;
 use tokio::sync::oneshot;
 
 use super::broker::{At, Attach, Broker, Detached, Start};
-use super::log::{Page, PageLimit, ReadAfter, Seek};
+use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::sink::Sink;
 use super::worker::{TakeTurns, Turn, WorkerHandle};
 use crate::cursor::{ResetReason, Seq, Timeline};
@@ -166,6 +166,8 @@ struct Chase {
     /// It is read up to here.
     position: Seq,
     until: Seq,
+    /// How many of the last events are still to be found before it can be read, and up to where.
+    to_seek: Sought,
     /// What was removed up to here the client was never promised, or was told.
     known_trim: Seq,
     timeline: Timeline,
@@ -255,6 +257,9 @@ impl Session {
 
     fn read(&mut self, ctx: &mut Context<Self>) {
         let CatchUp::Log(chase) = &self.catch_up else { return self.has_read() };
+        if chase.to_seek.left > 0 {
+            return self.seek(chase, ctx);
+        }
         let query = ReadAfter {
             after: chase.position,
             until: chase.until,
@@ -333,15 +338,17 @@ impl Session {
         }
     }
 
-    fn seek(&mut self, last: u64, ctx: &mut Context<Self>) {
-        let CatchUp::Log(chase) = &self.catch_up else { return };
-        let query = Seek { last, until: chase.until, interest: self.settings.interest.clone() };
-        let position = chase.log.seek.send(query).into_actor(self);
-        ctx.spawn(position.map(|answer, session, ctx| match answer {
-            Ok(Ok(position)) => {
+    fn seek(&self, chase: &Chase, ctx: &mut Context<Self>) {
+        let Sought { position: until, left: last } = chase.to_seek;
+        let query = Seek { last, until, interest: self.settings.interest.clone() };
+        let sought = chase.log.seek.send(query).into_actor(self);
+        ctx.spawn(sought.map(|answer, session, ctx| match answer {
+            Ok(Ok(sought)) => {
                 if let CatchUp::Log(chase) = &mut session.catch_up {
-                    (chase.after, chase.position) = (position, position);
+                    chase.to_seek = sought;
+                    (chase.after, chase.position) = (sought.position, sought.position);
                 }
+                session.has_read();
                 session.read_on(ctx);
             }
             Ok(Err(error)) => session.lose_log(Some(&error), ctx),
@@ -462,12 +469,19 @@ impl Handler<Admitted> for Session {
                 };
                 let known_trim = if tells_gaps { 0 } else { Seq::MAX };
                 let after = position;
-                self.catch_up =
-                    CatchUp::Log(Chase { after, position, until: head, known_trim, timeline, log, reset });
-                match origin {
-                    Origin::Last(last) => self.seek(last, ctx),
-                    Origin::After(_) | Origin::Earliest => self.read_on(ctx),
-                }
+                let left = if let Origin::Last(last) = origin { last } else { 0 };
+                let to_seek = Sought { position: head, left };
+                self.catch_up = CatchUp::Log(Chase {
+                    after,
+                    position,
+                    until: head,
+                    to_seek,
+                    known_trim,
+                    timeline,
+                    log,
+                    reset,
+                });
+                self.read_on(ctx);
             }
             Answer::Ahead => {
                 let wait = AHEAD_FIRST_WAIT.max(self.waited).min(AHEAD_PATIENCE.saturating_sub(self.waited));

@@ -207,9 +207,10 @@ pub struct Page {
     pub trimmed: Option<Seq>,
 }
 
-/// Query: the position that the last `last` events of interest come after, none of them beyond `until`.
+/// Query: the position that the last `last` events of interest come after, none of them beyond `until`. A log looks at
+/// a bounded stretch for one query, so that nobody waits long behind it.
 #[derive(Message)]
-#[rtype(result = "Result<Seq, LogError>")]
+#[rtype(result = "Result<Sought, LogError>")]
 pub struct Seek {
     /// How many events.
     pub last: u64,
@@ -217,4 +218,14 @@ pub struct Seek {
     pub until: Seq,
     /// Which events.
     pub interest: Interest,
+}
+
+/// How far a log has come looking for the last events of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sought {
+    /// Everything of interest from here to where the looking began is found.
+    pub position: Seq,
+    /// How many are still to be found, at or before `position`: ask again for so many, until there. Zero once all are
+    /// found or the log has no more.
+    pub left: u64,
 }

@@ -10,9 +10,9 @@ use actix::prelude::*;
 pub(in crate::actors) use self::store::Store;
 use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
-    Trimmed,
+    Sought, Trimmed,
 };
-use crate::cursor::{Lineage, Name, Seq};
+use crate::cursor::{Lineage, Name};
 use crate::error::{InvalidValue, LogError};
 
 /// A log in memory: the newest events, within a bound. A restart begins a new log, and clients are told (`$reset`).
@@ -138,7 +138,7 @@ impl Handler<ReadAfter> for Keeper {
 }
 
 impl Handler<Seek> for Keeper {
-    type Result = Result<Seq, LogError>;
+    type Result = Result<Sought, LogError>;
 
     fn handle(&mut self, query: Seek, _: &mut Self::Context) -> Self::Result {
         self.drop_aged();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::dedup::Dedup;
-use crate::actors::log::{Outcome, Page, PageLimit, Trim};
+use crate::actors::log::{Outcome, Page, PageLimit, Sought, Trim};
 use crate::channel::{Channel, Selector};
 use crate::cursor::Seq;
 use crate::interest::Interest;
@@ -318,17 +318,20 @@ impl Store {
         page
     }
 
-    pub(in crate::actors) fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Seq {
-        let mut left = last;
-        let of_interest =
-            self.records.range(..=until).rev().filter(|(_, held)| interest.covers_event(&held.record.draft));
-        for (&seq, _) in of_interest {
-            if left <= 1 {
-                return if left == 0 { until } else { seq - 1 };
+    pub(in crate::actors) fn seek(&self, last: u64, until: Seq, interest: &Interest) -> Sought {
+        let mut sought = Sought { position: until, left: last };
+        for (&seq, held) in self.records.range(..=until).rev().take(PAGE_SCAN) {
+            if sought.left == 0 {
+                return sought;
             }
-            left -= 1;
+            sought.position = seq - 1;
+            sought.left -= u64::from(interest.covers_event(&held.record.draft));
         }
-        if last == 0 { until } else { 0 }
+        let is_more = self.records.first_key_value().is_some_and(|(&first, _)| first <= sought.position);
+        if sought.left > 0 && !is_more {
+            return Sought { position: 0, left: 0 };
+        }
+        sought
     }
 }
 
@@ -425,7 +428,8 @@ mod tests {
     fn the_last_n_are_found() {
         let store = store(100, &[&["a"], &["b"], &["a"], &["b"], &["a"], &["b"]]);
         let check = |last, until| {
-            let position = store.seek(last, until, &interest(&["a"]));
+            let Sought { position, left } = store.seek(last, until, &interest(&["a"]));
+            assert_eq!(left, 0);
             seqs(&store.read(position, until, &interest(&["a"]), ALL))
         };
         assert_eq!(check(2, 6), [3, 5]);

@@ -19,8 +19,7 @@ use tokio::sync::oneshot;
 use self::error::Failure;
 use self::reader::{ReadJob, Readers};
 use self::writer::{Jobs, Writer};
-use super::{Commit, CommitFailed, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek};
-use crate::cursor::Seq;
+use super::{Commit, CommitFailed, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Sought};
 use crate::error::LogError;
 
 /// What an acknowledged event survives.
@@ -162,7 +161,7 @@ impl Handler<ReadAfter> for Front {
 }
 
 impl Handler<Seek> for Front {
-    type Result = ResponseFuture<Result<Seq, LogError>>;
+    type Result = ResponseFuture<Result<Sought, LogError>>;
 
     fn handle(&mut self, query: Seek, _: &mut Self::Context) -> Self::Result {
         let (reply, answer) = oneshot::channel();

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::error::Failure;
 use super::schema;
-use crate::actors::log::{Page, ReadAfter, Seek};
+use crate::actors::log::{Page, ReadAfter, Seek, Sought};
 use crate::channel::{Channel, Selector};
 use crate::cursor::Seq;
 use crate::error::LogError;
@@ -30,7 +30,7 @@ const SCANNED: usize = 8192;
 
 pub(super) enum ReadJob {
     Page(ReadAfter, oneshot::Sender<Result<Page, LogError>>),
-    Seek(Seek, oneshot::Sender<Result<Seq, LogError>>),
+    Seek(Seek, oneshot::Sender<Result<Sought, LogError>>),
 }
 
 /// The reading threads, in turns. They end when this is dropped.
@@ -132,42 +132,41 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
     Ok(page)
 }
 
-pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Seq> {
+pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<Sought> {
     let view = connection.unchecked_transaction()?;
     let Seek { last, until, interest } = query;
     if *last == 0 {
-        return Ok(*until);
+        return Ok(Sought { position: *until, left: 0 });
     }
     let is_few = match channels(&view, 0, interest)? {
         Channels::Few(keys) => Some(keys),
         Channels::Many => None,
     };
     let mut fetch = Fetch::new(&view)?;
-    let (mut left, mut below) = (*last, until.saturating_add(1));
-    let mut scan = view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
-    loop {
-        let (seqs, horizon) = match &is_few {
-            Some(keys) => merge_down(&view, keys, below)?,
-            None => {
-                let seqs = scan.query_map(params![below, SCANNED], |row| row.get(0))?;
-                let seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
-                let horizon = if seqs.len() < SCANNED { None } else { seqs.last().copied() };
-                (seqs, horizon)
-            }
-        };
-        for seq in seqs {
-            if fetch.event(seq, None, interest)?.is_some() {
-                left -= 1;
-                if left == 0 {
-                    return Ok(seq - 1);
-                }
-            }
+    let (mut left, below) = (*last, until.saturating_add(1));
+    let (seqs, horizon) = match &is_few {
+        Some(keys) => merge_down(&view, keys, below)?,
+        None => {
+            let mut scan =
+                view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
+            let seqs = scan.query_map(params![below, SCANNED], |row| row.get(0))?;
+            let seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
+            let horizon = if seqs.len() < SCANNED { None } else { seqs.last().copied() };
+            (seqs, horizon)
         }
-        match horizon {
-            Some(horizon) => below = horizon,
-            None => return Ok(0),
+    };
+    for seq in seqs {
+        if fetch.event(seq, None, interest)?.is_some() {
+            left -= 1;
+            if left == 0 {
+                return Ok(Sought { position: seq - 1, left });
+            }
         }
     }
+    Ok(match horizon {
+        Some(horizon) => Sought { position: horizon - 1, left },
+        None => Sought { position: 0, left: 0 },
+    })
 }
 
 /// A place of a channel in the log: the channel's row, and its name if it is all that the event has.
