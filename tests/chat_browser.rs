@@ -5,18 +5,20 @@
 
 #![cfg(test)]
 
+#[path = "support/example.rs"]
+mod example;
 #[path = "support/webdriver.rs"]
 mod webdriver;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use example::Example;
 use webdriver::{Browser, Driver};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -28,7 +30,7 @@ const LOST: &str = "document.getElementById('state').dataset.state === 'reconnec
 #[test]
 fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     let (addr, folder) = (free_address(), Folder::new("meet"));
-    let mut chat = Chat::start(addr, &folder, &[]);
+    let mut chat = start_chat(addr, &folder, &[]);
     let driver = Driver::start();
     let (ada, bob) = (driver.browser(), driver.browser());
     let url = format!("http://{addr}/rooms/tea-house");
@@ -83,7 +85,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     until_everywhere(&ada, [&first, &second], &bob, SOON, LOST);
     ada.switch(&first);
     cut(&ada, true);
-    chat = Chat::start(addr, &folder, &[]);
+    chat = start_chat(addr, &folder, &[]);
     let took = until_everywhere(&ada, [&second, &second], &bob, BACK, LIVE);
     println!("live again {took:?} after a restart");
     let mut said = vec!["Hello from Bob", "Hello from Ada"];
@@ -106,7 +108,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     until_everywhere(&ada, [&first, &second], &bob, SOON, LOST);
     refusing.until_refused(3);
     refusing.stop();
-    chat = Chat::start(addr, &folder, &[]);
+    chat = start_chat(addr, &folder, &[]);
     let took = until_everywhere(&ada, [&first, &second], &bob, BACK, LIVE);
     println!("live again {took:?} after refusals and a restart");
     said.push("Said while there was no server");
@@ -131,7 +133,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
 fn who_was_away_for_too_long_is_told() {
     let (addr, folder) = (free_address(), Folder::new("away"));
     let keep_three = ["--retention", "rooms/*=limits:max_events=3"];
-    let mut chat = Chat::start(addr, &folder, &keep_three);
+    let mut chat = start_chat(addr, &folder, &keep_three);
     let driver = Driver::start();
     let (ada, bob) = (driver.browser(), driver.browser());
     for (browser, name) in [(&ada, "Ada"), (&bob, "Bob")] {
@@ -152,7 +154,7 @@ fn who_was_away_for_too_long_is_told() {
     // What a server still has in memory, it sends; another has only what is kept.
     chat.kill();
     bob.until("the server is gone", SOON, LOST);
-    chat = Chat::start(addr, &folder, &keep_three);
+    chat = start_chat(addr, &folder, &keep_three);
     bob.until("Bob is back", BACK, LIVE);
     cut(&ada, false);
     let mut said = vec!["zero", "three", "four", "five"];
@@ -169,7 +171,7 @@ fn who_was_away_for_too_long_is_told() {
     }
     cut(&ada, true);
     folder.clear();
-    chat = Chat::start(addr, &folder, &[]);
+    chat = start_chat(addr, &folder, &[]);
     bob.until("Bob is back", BACK, LIVE);
     bob.type_into("#text", "six\n");
     bob.until("nothing waits", SOON, "document.querySelector('#outbox').childElementCount === 0");
@@ -333,65 +335,11 @@ impl Drop for Folder {
     }
 }
 
-/// The example as a process. Ends with the test.
-struct Chat(Child);
-
-impl Chat {
-    fn start(addr: SocketAddr, folder: &Folder, args: &[&str]) -> Self {
-        let child = Command::new(example())
-            .args(["--listen", &addr.to_string(), "--log"])
-            .arg(folder.0.join("chat.db"))
-            .args(args)
-            .spawn()
-            .expect("the chat starts");
-        let mut chat = Self(child);
-        let start = Instant::now();
-        while TcpStream::connect(addr).is_err() {
-            let ended = chat.0.try_wait().expect("a child");
-            assert!(ended.is_none() && start.elapsed() < SOON, "the chat does not listen: {ended:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        chat
-    }
-
-    /// As `kill -9`.
-    fn kill(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("ended");
-    }
-}
-
-impl Drop for Chat {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Where cargo puts the example, seen from where it puts this test.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("a path");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let example = profile.join("examples").join("chat");
-    // Cargo builds it for all tests together, but not for a single one.
-    let built = example.metadata().and_then(|about| about.modified()).ok();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/chat");
-    assert!(
-        built >= newest(&source),
-        "{} is older than its source: cargo build --example chat",
-        example.display()
-    );
-    example
-}
-
-/// When a file in a folder was changed last.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = folder.read_dir().expect("a folder").map_while(Result::ok);
-    let changed = entries.map(|entry| match entry.path() {
-        path if path.is_dir() => newest(&path),
-        path => path.metadata().and_then(|about| about.modified()).ok(),
-    });
-    changed.max().flatten()
+/// Starts the chat on its file in `folder`.
+fn start_chat(addr: SocketAddr, folder: &Folder, args: &[&str]) -> Example {
+    let log = folder.0.join("chat.db");
+    let own = ["--log", log.to_str().expect("text")];
+    Example::start("chat", addr, &[&own, args].concat())
 }
 
 /// Something that has the server's port and answers 503, as a proxy does whose server is away.
