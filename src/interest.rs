@@ -25,16 +25,64 @@ impl Subscription {
         Self { selectors: selectors.into(), filter }
     }
 
+    /// Follows the channels that `selector` selects: a channel's name, or a pattern (`*` is one segment, `**` at the end
+    /// any number).
+    ///
+    /// ```
+    /// use fanfare::Subscription;
+    ///
+    /// let alerts = Subscription::to("alerts/**")?.and("orders/7")?.filter("kind", "system")?;
+    /// assert_eq!(alerts.selectors().len(), 2);
+    /// assert!(Subscription::to("alerts//eu").is_err());
+    /// # Ok::<(), fanfare::InvalidValue>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] with the rule that the selector breaks.
+    pub fn to(selector: impl AsRef<str>) -> Result<Self, InvalidValue> {
+        Ok(Self::new([Selector::new(selector)?], Filter::default()))
+    }
+
+    /// Follows the channels that `selector` selects as well. An event comes once, however many selectors match.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] with the rule that the selector breaks.
+    pub fn and(self, selector: impl AsRef<str>) -> Result<Self, InvalidValue> {
+        let selectors = self.selectors.iter().cloned().chain([Selector::new(selector)?]);
+        Ok(Self::new(selectors, self.filter))
+    }
+
+    /// Lets through only events whose attribute `key` is `value`; called again, all must hold. It narrows the channels
+    /// that are followed, never what is sent to everyone.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidValue`] for what no event can have, and for the seventeenth term.
+    pub fn filter(self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidValue> {
+        Ok(Self { selectors: self.selectors, filter: self.filter.and(key.into(), value.into())? })
+    }
+
     /// The selectors, each once.
     #[must_use]
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors
     }
 
-    /// The filter.
+    /// What an event's attributes must be.
     #[must_use]
-    pub fn filter(&self) -> &Filter {
+    pub fn wanted(&self) -> &Filter {
         &self.filter
+    }
+}
+
+/// So that the last step of building may be handed on as it is; what is wrong with it is told by whoever takes it.
+impl TryFrom<Result<Self, InvalidValue>> for Subscription {
+    type Error = InvalidValue;
+
+    fn try_from(built: Result<Self, InvalidValue>) -> Result<Self, InvalidValue> {
+        built
     }
 }
 
@@ -53,8 +101,18 @@ impl Filter {
         for term in terms {
             let (key, value) =
                 term.split_once(':').ok_or_else(|| InvalidValue::new("filter", "must be key:value"))?;
-            check_attribute("filter", key, value)?;
             parsed.push((key.to_owned(), value.to_owned()));
+        }
+        Self::of(parsed)
+    }
+
+    fn and(self, key: String, value: String) -> Result<Self, InvalidValue> {
+        Self::of(self.0.iter().cloned().chain([(key, value)]).collect())
+    }
+
+    fn of(mut parsed: Vec<(String, String)>) -> Result<Self, InvalidValue> {
+        for (key, value) in &parsed {
+            check_attribute("filter", key, value)?;
         }
         parsed.sort_unstable();
         parsed.dedup();
@@ -121,6 +179,18 @@ mod tests {
         }
         let many: Vec<_> = (0..17).map(|n| format!("k{n}:v")).collect();
         assert!(Filter::parse(many.iter().map(String::as_str)).is_err());
+    }
+
+    #[test]
+    fn a_subscription_is_built_step_by_step() {
+        let selectors = ["b", "a/*"].map(|text| Selector::new(text).expect("valid"));
+        let filter = Filter::parse(["kind:a:b", "x:1"]).expect("valid");
+        let built = Subscription::to("a/*").and_then(|subscription| subscription.and("b"));
+        let built = built.and_then(|built| built.and("b")?.filter("x", "1")?.filter("kind", "a:b"));
+        assert_eq!(built, Ok(Subscription::new(selectors, filter)));
+        assert!(Subscription::default().filter("", "x").is_err());
+        assert!(Subscription::to("a/**/b").is_err());
+        assert!(Subscription::default().and("$everyone").is_err());
     }
 
     #[test]

@@ -610,7 +610,7 @@ impl<'a> World<'a> {
             for (subscription, feed) in &self.feeds {
                 let is_followed = || {
                     subscription.selectors().iter().any(|selector| selector.matches(channel))
-                        && subscription.filter().admits(&record.draft.attributes)
+                        && subscription.wanted().admits(&record.draft.attributes)
                 };
                 if (reach == Reach::Everyone || is_followed()) && feed.borrow_mut().takes(event) {
                     feed.borrow_mut().append(bytes.clone(), record.seq());

@@ -458,7 +458,7 @@ impl Floor {
             parcel.record.draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
         for id in found.drain(..) {
             let Some(entry) = self.feeds.get(id as usize) else { continue };
-            let admits = || entry.key.subscription.filter().admits(&parcel.record.draft.attributes);
+            let admits = || entry.key.subscription.wanted().admits(&parcel.record.draft.attributes);
             if (is_filtered && !admits()) || !entry.feed.borrow_mut().takes(parcel.number) {
                 continue;
             }
