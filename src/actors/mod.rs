@@ -22,6 +22,7 @@ pub mod log;
 #[cfg(test)]
 mod model;
 mod registry;
+mod replay;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::broker::{At, Attach, Broker, Detached, Start};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
+use super::replay::{NOTHING_PROMISED, Told, find_loss, is_last_look, next_look, start_of};
 use super::sink::Sink;
 use super::worker::{TakeTurns, Turn, WorkerHandle};
 use crate::cursor::{ResetReason, Seq, Timeline};
@@ -29,9 +30,6 @@ use crate::wire::{Encoding, Frames, sse};
 pub(crate) const PAGE: PageLimit = PageLimit { events: 256, bytes: 256 * 1024 };
 /// Replayed frames are written in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
-/// How long a cursor beyond the head may wait for the head to come, and how often it looks.
-const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
-const AHEAD_FIRST_WAIT: Duration = Duration::from_millis(20);
 
 /// What the broker answers to [`Attach`].
 pub(crate) enum Answer {
@@ -284,37 +282,25 @@ impl Session {
     /// Writes a page, and the gap at its place: behind what is still there of the other channels, ahead of what follows.
     fn write_page(&mut self, page: &Page, ctx: &mut Context<Self>) {
         let CatchUp::Log(mut chase) = std::mem::replace(&mut self.catch_up, CatchUp::Done) else { return };
-        // What was removed beyond what is being read is told when that is read.
-        let trimmed = page.trimmed.map(|trimmed| trimmed.min(chase.until));
-        if chase.known_trim == Seq::MAX {
-            chase.known_trim = trimmed.unwrap_or(0);
-        }
-        let lost = trimmed.filter(|&trimmed| trimmed > chase.known_trim);
-        if let Some(resumed_at) = lost {
-            let refusal = Refusal::Gap { after: chase.after, resumed_at, head: chase.until };
+        let loss = find_loss(page, chase.until, &mut chase.known_trim);
+        if let Some(loss) = loss {
+            let refusal = Refusal::Gap { after: chase.after, resumed_at: loss.resumed_at, head: chase.until };
             if !self.is_welcomed && self.refuse(refusal, ctx) {
                 return;
             }
         }
-        // A gap that reaches beyond this page is told with the next.
-        let gap = lost.filter(|&resumed_at| resumed_at <= page.through);
         let reset = chase.reset.take();
-        // Its id is before an event that is left at the very end of what was removed, since that comes after it.
-        let is_left = |gap: Seq| page.records.iter().any(|record| record.seq() == Some(gap));
-        let told = gap.map(|gap| if is_left(gap) { gap - 1 } else { gap });
-        let before_gap = told.map_or(page.records.len(), |told| {
-            page.records.partition_point(|record| record.seq().is_some_and(|seq| seq <= told))
-        });
+        let gap = loss.and_then(|loss| loss.told);
+        let before_gap = gap.map_or(page.records.len(), |gap| gap.before);
         if !self.is_welcomed || reset.is_some() {
             let is_gap_next = gap.is_some() && before_gap == 0;
             self.welcome(chase.position.max(start_of(page)), is_gap_next, &chase.timeline, reset);
         }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records(before, &chase.timeline);
-        if let Some((resumed_at, trimmed)) = told.zip(gap) {
+        if let Some(Told { position: resumed_at, .. }) = gap {
             let notice = sse::Gap { reason: "expired", after: chase.after, resumed_at, head: chase.until };
             self.sink.write(sse::gap(&chase.timeline.cursor(resumed_at), &notice));
-            chase.known_trim = trimmed;
         }
         self.write_records(behind, &chase.timeline);
         chase.position = page.through;
@@ -375,14 +361,6 @@ impl Session {
         self.sink.end(Some(sse::closing(reason, retry_in)));
         ctx.stop();
     }
-}
-
-/// The position that the page's events come after, if something before them was removed; nothing was lost that this
-/// client was ever promised.
-fn start_of(page: &Page) -> Seq {
-    let Some(trimmed) = page.trimmed else { return 0 };
-    let first = page.records.first().and_then(|record| record.seq());
-    trimmed.min(first.map_or(page.through, |first| first - 1))
 }
 
 /// When to come back, spread so that those who left together do not return together.
@@ -467,7 +445,7 @@ impl Handler<Admitted> for Session {
                     Origin::After(position) => (position, true),
                     Origin::Earliest | Origin::Last(_) => (0, false),
                 };
-                let known_trim = if tells_gaps { 0 } else { Seq::MAX };
+                let known_trim = if tells_gaps { 0 } else { NOTHING_PROMISED };
                 let after = position;
                 let left = if let Origin::Last(last) = origin { last } else { 0 };
                 let to_seek = Sought { position: head, left };
@@ -484,7 +462,7 @@ impl Handler<Admitted> for Session {
                 self.read_on(ctx);
             }
             Answer::Ahead => {
-                let wait = AHEAD_FIRST_WAIT.max(self.waited).min(AHEAD_PATIENCE.saturating_sub(self.waited));
+                let wait = next_look(self.waited);
                 self.waited += wait;
                 ctx.notify_later(LookAgain, wait);
             }
@@ -497,7 +475,7 @@ impl Handler<LookAgain> for Session {
     type Result = ();
 
     fn handle(&mut self, _: LookAgain, _: &mut Self::Context) {
-        let is_last = self.waited >= AHEAD_PATIENCE;
+        let is_last = is_last_look(self.waited);
         self.attach(At::Again { start: self.settings.start.clone(), is_last });
     }
 }
