@@ -87,6 +87,18 @@ pub enum PublishError {
     Log(#[from] LogError),
 }
 
+/// Why [`subscribe`](crate::subscribe()) gave no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The subscription could not be built.
+    #[error("bad subscription: {0}")]
+    Invalid(#[from] InvalidValue),
+    /// There is no stream to be had: the broker is draining or gone.
+    #[error("no stream: {}", .0.as_str())]
+    Closed(CloseReason),
+}
+
 /// A failure of a log, opaque: its source is for the operator's eyes, not for the publisher's.
 #[derive(Debug, Clone)]
 pub struct LogError(Arc<dyn std::error::Error + Send + Sync>);

@@ -13,10 +13,11 @@
     )
 )]
 
-// In reading order: values, bytes, actors, HTTP.
+// In reading order: values, bytes, actors, streams in this process, HTTP.
 mod channel;
 mod config;
 mod cursor;
+mod delivery;
 mod error;
 mod event;
 mod identity;
@@ -27,6 +28,7 @@ mod wire;
 
 mod actors;
 pub mod http;
+mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -38,9 +40,11 @@ pub use actors::{
 };
 pub use channel::{Channel, Selector};
 pub use cursor::{Cursor, Lineage, Name, ResetReason, Seq, Timeline};
-pub use error::{CloseReason, InvalidValue, LogError, PublishError, StartError};
+pub use delivery::{Delivery, Received};
+pub use error::{CloseReason, InvalidValue, LogError, PublishError, StartError, SubscribeError};
 pub use event::{Attributes, Event, EventId, EventName, Payload};
 pub use identity::{ClientId, Publisher, SessionId};
 pub use interest::{Filter, Interest, Subscription};
 pub use record::{Draft, Place, Record};
 pub use retention::{Limits, Policy, Retention, Rule};
+pub use subscribe::{Deliveries, DeliveryHandle, SubscribeOptions, deliver, subscribe, subscribe_with};

@@ -7,6 +7,8 @@
 //!          --> Worker, one per HTTP thread and mounted scope
 //!                --> Session x N         (weak to the broker: Attach, Detached)
 //!                      --> Sink, pulled by the response body, whose drop is the disconnect
+//!          --> Local                      (weak back: Attach, Detached)
+//!                --> Subscriber x N, a bounded queue each, whose other end is the stream
 //! ```
 //!
 //! Strong addresses point down, weak ones up. Commands go down and are imperatives, facts go up and are participles.
@@ -18,6 +20,7 @@ mod heartbeat;
 mod index;
 mod intake;
 mod kept;
+pub(crate) mod local;
 pub mod log;
 #[cfg(test)]
 mod model;

@@ -39,7 +39,7 @@ use crate::wire::{Encoding, Frames, sse};
 const RUNS: u64 = 20_000;
 const ENOUGH: Duration = Duration::from_secs(6);
 const CLIENTS: usize = 3;
-const ROUTE: Route = Route { worker: 0, encoding: Encoding::SseRaw };
+const ROUTE: Route = Route { worker: 0, encoding: Some(Encoding::SseRaw) };
 
 /// The generator `SplitMix64`: small, and the same everywhere.
 struct Random(u64);

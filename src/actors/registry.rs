@@ -18,7 +18,8 @@ type ClientKey = u32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Route {
     pub(crate) worker: WorkerKey,
-    pub(crate) encoding: Encoding,
+    /// Nothing for a worker whose clients take events as they are.
+    pub(crate) encoding: Option<Encoding>,
 }
 
 /// How many clients stand behind each route. There are few routes, so a short list beats a map.
@@ -162,6 +163,20 @@ impl Registry {
         }
     }
 
+    /// Adds to `clients` those that an event of `channel` is for, filters aside. A client may come more than once.
+    pub(crate) fn clients_on(&self, channel: &Channel, clients: &mut Vec<ClientId>) {
+        let id = |&key: &ClientKey| self.clients.get(key as usize).map(|client| client.id);
+        match channel.reach() {
+            Reach::Everyone => clients.extend(self.keys.keys()),
+            Reach::Session(session) => {
+                clients.extend(self.sessions.get(&session).into_iter().flatten().filter_map(id));
+            }
+            Reach::Followers => self.followers.for_each_match(channel, |followers| {
+                clients.extend(followers.clients.iter().filter_map(id));
+            }),
+        }
+    }
+
     /// Who follows `channel`: each client once however many of its selectors match.
     pub(crate) fn members(&self, channel: &Channel) -> Members {
         let mut keys = BTreeSet::<ClientKey>::new();
@@ -216,8 +231,8 @@ mod tests {
     use crate::channel::Selector;
     use crate::interest::{Filter, Subscription};
 
-    const HERE: Route = Route { worker: 0, encoding: Encoding::SseRaw };
-    const THERE: Route = Route { worker: 1, encoding: Encoding::SseRaw };
+    const HERE: Route = Route { worker: 0, encoding: Some(Encoding::SseRaw) };
+    const THERE: Route = Route { worker: 1, encoding: Some(Encoding::SseRaw) };
 
     fn interest(session: SessionId, selectors: &[&str]) -> Interest {
         let selectors = selectors.iter().map(|text| Selector::new(text).expect("valid"));
@@ -261,6 +276,27 @@ mod tests {
         assert_eq!(registry.session_count(), 1);
         registry.leave(two);
         assert_eq!((registry.session_count(), registry.client_count()), (0, 0));
+    }
+
+    #[test]
+    fn those_an_event_is_for_are_found() {
+        let mut registry = Registry::default();
+        let (session, [one, two]) = (SessionId::mint(), [ClientId::mint(), ClientId::mint()]);
+        registry.enter(one, interest(session, &["a/*", "a/1"]), HERE);
+        registry.enter(two, interest(SessionId::mint(), &["b"]), HERE);
+        let clients = |channel: &Channel| {
+            let mut clients = Vec::new();
+            registry.clients_on(channel, &mut clients);
+            clients.sort_unstable();
+            clients.dedup();
+            clients
+        };
+        let mut both = [one, two];
+        both.sort_unstable();
+        assert_eq!(clients(&channel("a/1")), [one]);
+        assert_eq!(clients(&channel("a")), []);
+        assert_eq!(clients(&Channel::inbox(session)), [one]);
+        assert_eq!(clients(&Channel::everyone()), both);
     }
 
     #[test]

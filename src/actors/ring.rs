@@ -41,8 +41,8 @@ struct Held {
 
 /// What a client missed, or the first of it.
 #[derive(Debug)]
-pub(crate) struct Slice {
-    pub(crate) frames: Vec<Bytes>,
+pub(crate) struct Slice<F = Bytes> {
+    pub(crate) frames: Vec<F>,
     /// It has everything of interest up to here.
     pub(crate) through: Seq,
     /// Whether that is all there is.
@@ -116,7 +116,7 @@ impl Ring {
             && self.trims.iter().any(|(channel, &through)| through > position && interest.selects(channel))
     }
 
-    /// The events of interest after `position`, which the ring must cover, as many as fit a page.
+    /// The events of interest after `position`, which the ring must cover, as many as fit a page; in an encoding.
     pub(crate) fn after(
         &mut self,
         position: Seq,
@@ -125,13 +125,38 @@ impl Ring {
         timeline: &Timeline,
         limit: PageLimit,
     ) -> Slice {
+        self.take(position, interest, limit, |held| {
+            let frame = held.frames.encode(encoding, &held.record, timeline).clone();
+            let bytes = frame.len();
+            (frame, bytes)
+        })
+    }
+
+    /// As [`Ring::after`], for those who take events as they are.
+    pub(crate) fn records_after(
+        &mut self,
+        position: Seq,
+        interest: &Interest,
+        limit: PageLimit,
+    ) -> Slice<Arc<Record>> {
+        self.take(position, interest, limit, |held| (held.record.clone(), held.record.draft.weight()))
+    }
+
+    /// `take` gives what is handed out of an event, and how many bytes of a page that is.
+    fn take<F>(
+        &mut self,
+        position: Seq,
+        interest: &Interest,
+        limit: PageLimit,
+        mut take: impl FnMut(&mut Held) -> (F, usize),
+    ) -> Slice<F> {
         let newest = self.held.back().map_or(self.floor, |held| held.seq).max(position);
         let mut slice = Slice { frames: Vec::new(), through: newest, is_whole: true };
         let mut bytes = 0;
-        let mut take = |held: &mut Held, slice: &mut Slice| {
+        let mut take = |held: &mut Held, slice: &mut Slice<F>| {
             if interest.covers_event(&held.record.draft) {
-                let frame = held.frames.encode(encoding, &held.record, timeline).clone();
-                bytes += frame.len();
+                let (frame, weight) = take(held);
+                bytes += weight;
                 slice.frames.push(frame);
             }
             let is_full = slice.frames.len() >= limit.events || bytes >= limit.bytes;

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use rand::RngExt;
 use tokio::sync::oneshot;
 
-use super::broker::{At, Attach, Broker, Detached, Start};
+use super::broker::{At, Attach, Broker, Detached, Outlet, Start};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::replay::{NOTHING_PROMISED, Told, find_loss, is_last_look, next_look, start_of};
 use super::sink::Sink;
@@ -31,14 +31,14 @@ pub(crate) const PAGE: PageLimit = PageLimit { events: 256, bytes: 256 * 1024 };
 /// Replayed frames are written in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// What the broker answers to [`Attach`].
-pub(crate) enum Answer {
+/// What the broker answers to [`Attach`], with events as bytes or as they are.
+pub(crate) enum Answer<F = Bytes> {
     /// What it missed after `after` and up to `through`. `is_whole`: that is all, the client is live from there on; else
     /// it asks again when it has written this.
     Missed {
         after: Seq,
         through: Seq,
-        frames: Vec<Bytes>,
+        frames: Vec<F>,
         is_whole: bool,
         timeline: Timeline,
         reset: Option<Reset>,
@@ -199,9 +199,8 @@ impl Session {
         let Some(broker) = self.broker.upgrade() else { return };
         broker.do_send(Attach {
             client: self.settings.client,
-            worker: self.worker.addr.clone(),
+            outlet: Outlet::Thread(self.worker.addr.clone(), self.settings.encoding),
             interest: self.settings.interest.clone(),
-            encoding: self.settings.encoding,
             at,
         });
     }

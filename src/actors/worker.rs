@@ -14,7 +14,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::broker::{Broker, Delivered, WorkerStopped};
+use super::broker::{Broker, Delivered, WorkerAddr, WorkerStopped};
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, MayRead, Ping, Session};
@@ -58,9 +58,9 @@ pub(crate) struct Parcel {
 /// given, and ahead of everything after.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Admit {
+pub(crate) struct Admit<F: 'static = Bytes> {
     pub(crate) client: ClientId,
-    pub(crate) answer: Answer,
+    pub(crate) answer: Answer<F>,
 }
 
 /// Command: the heartbeat of the clients of one slot.
@@ -158,7 +158,7 @@ impl Actor for Worker {
             member.session.do_send(Close(CloseReason::Unavailable));
         }
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(WorkerStopped { worker: ctx.address() });
+            broker.do_send(WorkerStopped { worker: WorkerAddr::Thread(ctx.address()) });
         }
     }
 }
@@ -184,7 +184,7 @@ impl Handler<Deliver> for Worker {
         }
         drop(floor);
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(Delivered { worker: ctx.address(), events, bytes });
+            broker.do_send(Delivered { worker: WorkerAddr::Thread(ctx.address()), events, bytes });
         }
         self.wake(ctx);
     }

@@ -1,18 +1,22 @@
 //! How a client comes to its place: registered, and handed what it missed, in one step; or sent to the log first.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
 use super::Broker;
+use crate::actors::local::Local;
 use crate::actors::registry::{Route, WorkerKey};
-use crate::actors::ring::Slice;
+use crate::actors::ring::{Ring, Slice};
 use crate::actors::session::{Answer, LogReader, Origin, PAGE, Reset};
 use crate::actors::worker::{Admit, Retire, Worker};
-use crate::cursor::{Cursor, ResetReason, Seq};
+use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
 use crate::error::CloseReason;
 use crate::identity::ClientId;
 use crate::interest::Interest;
+use crate::record::Record;
 use crate::wire::Encoding;
 
 /// Where a client that has no position yet wants to begin.
@@ -47,14 +51,68 @@ pub(crate) enum At {
     Position(Seq),
 }
 
+/// Who delivers to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum WorkerAddr {
+    /// To those of one HTTP thread, bytes.
+    Thread(Addr<Worker>),
+    /// To those in this process, events as they are.
+    Local(Addr<Local>),
+}
+
+impl WorkerAddr {
+    fn connected(&self) -> bool {
+        match self {
+            Self::Thread(worker) => worker.connected(),
+            Self::Local(local) => local.connected(),
+        }
+    }
+
+    pub(super) fn do_send<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Worker: Handler<M>,
+        Local: Handler<M>,
+        Context<Worker>: ToEnvelope<Worker, M>,
+        Context<Local>: ToEnvelope<Local, M>,
+    {
+        match self {
+            Self::Thread(worker) => worker.do_send(message),
+            Self::Local(local) => local.do_send(message),
+        }
+    }
+}
+
+/// Where a client's events leave: by whom, and in which form.
+#[derive(Debug, Clone)]
+pub(crate) enum Outlet {
+    Thread(Addr<Worker>, Encoding),
+    Local(Addr<Local>),
+}
+
+impl Outlet {
+    fn worker(&self) -> WorkerAddr {
+        match self {
+            Self::Thread(worker, _) => WorkerAddr::Thread(worker.clone()),
+            Self::Local(local) => WorkerAddr::Local(local.clone()),
+        }
+    }
+
+    fn encoding(&self) -> Option<Encoding> {
+        match self {
+            Self::Thread(_, encoding) => Some(*encoding),
+            Self::Local(_) => None,
+        }
+    }
+}
+
 /// Command: make this client live. Answered to its worker, since the answer must stand in line with what is delivered.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Attach {
     pub(crate) client: ClientId,
-    pub(crate) worker: Addr<Worker>,
+    pub(crate) outlet: Outlet,
     pub(crate) interest: Interest,
-    pub(crate) encoding: Encoding,
     pub(crate) at: At,
 }
 
@@ -69,50 +127,74 @@ pub(crate) struct Detached {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct WorkerStopped {
-    pub(crate) worker: Addr<Worker>,
+    pub(crate) worker: WorkerAddr,
 }
 
 /// Fact: a worker has handed on so much of what it was sent.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Delivered {
-    pub(crate) worker: Addr<Worker>,
+    pub(crate) worker: WorkerAddr,
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
 
 /// A worker, and what it was sent and has not handed on.
 pub(super) struct WorkerEntry {
-    pub(super) addr: Addr<Worker>,
+    pub(super) addr: WorkerAddr,
     pub(super) events: usize,
     pub(super) bytes: usize,
 }
 
 impl Broker {
     pub(super) fn attach(&mut self, attach: Attach) {
-        if !attach.worker.connected() {
+        let address = attach.outlet.worker();
+        if !address.connected() {
             // It has ended its streams itself.
             return;
         }
-        let worker = self.worker_key(&attach.worker);
-        if self.is_draining {
-            return attach
-                .worker
-                .do_send(Admit { client: attach.client, answer: Answer::Refused(CloseReason::Draining) });
+        let worker = self.worker_key(address);
+        let timeline = match &self.lineage {
+            _ if self.is_draining => None,
+            None => return self.early.push(attach),
+            Some(lineage) => Some(lineage.timeline()),
+        };
+        let Attach { client, outlet, interest, at } = attach;
+        if timeline.is_some() {
+            let route = Route { worker, encoding: outlet.encoding() };
+            // Known from its first word on, so that it can be counted, reached and closed while it catches up.
+            self.registry.enter(client, interest.clone(), route);
         }
-        let Some(lineage) = &self.lineage else { return self.early.push(attach) };
-        let timeline = lineage.timeline();
-        let route = Route { worker, encoding: attach.encoding };
-        let Attach { client, worker, interest, encoding, at } = attach;
-        // Known from its first word on, so that it can be counted, reached and closed while it catches up.
-        self.registry.enter(client, interest.clone(), route);
+        match outlet {
+            Outlet::Thread(worker, encoding) => {
+                let answer = self.answer(timeline, at, &interest, |ring, after, timeline| {
+                    ring.after(after, &interest, encoding, timeline, PAGE)
+                });
+                worker.do_send(Admit { client, answer });
+            }
+            Outlet::Local(local) => {
+                let answer = self.answer(timeline, at, &interest, |ring, after, _| {
+                    ring.records_after(after, &interest, PAGE)
+                });
+                local.do_send(Admit::<Arc<Record>> { client, answer });
+            }
+        }
+    }
 
-        let answer = match self.origin(at) {
+    /// What a client is told, `slice` being how it is given what the ring has. Without a timeline there is no stream.
+    fn answer<F>(
+        &mut self,
+        timeline: Option<Timeline>,
+        at: At,
+        interest: &Interest,
+        slice: impl FnOnce(&mut Ring, Seq, &Timeline) -> Slice<F>,
+    ) -> Answer<F> {
+        let Some(timeline) = timeline else { return Answer::Refused(CloseReason::Draining) };
+        match self.origin(at) {
             Err(Ahead) => Answer::Ahead,
-            Ok((origin, reset)) => match self.covered(origin, &interest) {
+            Ok((origin, reset)) => match self.covered(origin, interest) {
                 Some(after) => {
-                    let slice = self.ring.after(after, &interest, encoding, &timeline, PAGE);
-                    let Slice { frames, through, is_whole } = slice;
+                    let Slice { frames, through, is_whole } = slice(&mut self.ring, after, &timeline);
                     Answer::Missed { after, through, frames, is_whole, timeline, reset }
                 }
                 None => Answer::Behind {
@@ -123,8 +205,7 @@ impl Broker {
                     reset,
                 },
             },
-        };
-        worker.do_send(Admit { client, answer });
+        }
     }
 
     /// Where the reading begins, nothing for the head, and the reset that leads there.
@@ -160,13 +241,15 @@ impl Broker {
         self.ring.covers(position, interest).then_some(position)
     }
 
-    fn worker_key(&mut self, worker: &Addr<Worker>) -> WorkerKey {
-        if let Some(&key) = self.worker_keys.get(worker) {
+    fn worker_key(&mut self, worker: WorkerAddr) -> WorkerKey {
+        if let Some(&key) = self.worker_keys.get(&worker) {
             return key;
         }
-        worker.do_send(self.settings.worker);
+        if let WorkerAddr::Thread(thread) = &worker {
+            thread.do_send(self.settings.worker);
+        }
         let key = self.workers.insert(WorkerEntry { addr: worker.clone(), events: 0, bytes: 0 });
-        self.worker_keys.insert(worker.clone(), key);
+        self.worker_keys.insert(worker, key);
         key
     }
 }

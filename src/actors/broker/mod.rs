@@ -16,22 +16,25 @@ use actix::prelude::*;
 use slab::Slab;
 
 use self::attach::WorkerEntry;
-pub(crate) use self::attach::{At, Attach, Begin, Delivered, Detached, Start, WorkerStopped};
+pub(crate) use self::attach::{
+    At, Attach, Begin, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped,
+};
 pub use self::builder::Builder;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
-pub(crate) use self::query::AskHistory;
+pub(crate) use self::query::{AskHistory, AskLocal};
 pub use self::query::{BrokerStats, CloseSession, Drain, Members, Presence, Sessions, Stats};
 pub use self::reply::Deferred;
 use super::heartbeat::{Heartbeat, Ping};
 use super::intake::Intake;
 use super::kept::KeptByInterest;
+use super::local::Local;
 use super::log::{
     CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Trim, Trimmed,
 };
 use super::registry::{Registry, WorkerKey};
 use super::ring::Ring;
-use super::worker::{CloseAll, PingSlot, Retire, Worker};
+use super::worker::{CloseAll, PingSlot, Retire};
 use crate::config::Settings;
 use crate::cursor::{Lineage, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
@@ -51,7 +54,9 @@ pub struct Broker {
     _heartbeat: Addr<Heartbeat>,
     registry: Registry,
     workers: Slab<WorkerEntry>,
-    worker_keys: HashMap<Addr<Worker>, WorkerKey>,
+    worker_keys: HashMap<WorkerAddr, WorkerKey>,
+    /// Who delivers in this process, from the first subscriber there on.
+    local: Option<Addr<Local>>,
     intake: Intake<reply::Reply>,
     ring: Ring,
     lineage: Option<Lineage>,
@@ -98,6 +103,7 @@ impl Broker {
             registry: Registry::default(),
             workers: Slab::new(),
             worker_keys: HashMap::new(),
+            local: None,
             intake: Intake::new(settings.intake),
             ring: Ring::new(settings.ring_events, settings.ring_bytes, 0),
             lineage: None,
@@ -161,6 +167,10 @@ impl Actor for Broker {
     fn stopped(&mut self, _: &mut Self::Context) {
         for (_, worker) in &self.workers {
             worker.addr.do_send(Retire);
+        }
+        // It may have subscribers whose first word is still on its way.
+        if let Some(local) = &self.local {
+            local.do_send(Retire);
         }
         tracing::debug!("broker stopped");
         // The arbiter was made for this actor; the log and the heartbeat that live there go with it.

@@ -269,8 +269,8 @@ impl Broker {
         out.routes.sort_unstable();
         out.routes.dedup();
         let mut frames = Frames::default();
-        for route in &out.routes {
-            frames.encode(route.encoding, &record, &timeline);
+        for encoding in out.routes.iter().filter_map(|route| route.encoding) {
+            frames.encode(encoding, &record, &timeline);
         }
         let mut last = None;
         for route in &out.routes {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::Broker;
+use crate::actors::local::Local;
 use crate::actors::session::LogReader;
 use crate::actors::worker::CloseClients;
 use crate::channel::Channel;
@@ -83,6 +84,11 @@ pub(crate) struct History {
     pub(crate) log: LogReader,
 }
 
+/// Query: who delivers in this process; started by the first who asks.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Addr<Local>")]
+pub(crate) struct AskLocal;
+
 /// Query: the sessions that have a client, the first 1000.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<SessionId>")]
@@ -141,6 +147,17 @@ impl Handler<AskHistory> for Broker {
     fn handle(&mut self, _: AskHistory, _: &mut Self::Context) -> Self::Result {
         let log = LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() };
         MessageResult(self.lineage.clone().map(|lineage| History { lineage, head: self.head, log }))
+    }
+}
+
+impl Handler<AskLocal> for Broker {
+    type Result = MessageResult<AskLocal>;
+
+    fn handle(&mut self, _: AskLocal, ctx: &mut Self::Context) -> Self::Result {
+        let alive = self.local.take().filter(Addr::connected);
+        let local = alive.unwrap_or_else(|| Local::start_apart(ctx.address().downgrade()));
+        self.local = Some(local.clone());
+        MessageResult(local)
     }
 }
 
