@@ -27,6 +27,8 @@ mod retention;
 mod wire;
 
 mod actors;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod http;
 mod subscribe;
 #[cfg(feature = "testing")]

@@ -21,15 +21,16 @@ struct Envelope<'a> {
     data: Data<'a>,
 }
 
+/// A payload in a JSON object: the value that was published as JSON, else a string.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Data<'a> {
+pub(crate) enum Data<'a> {
     Json(&'a RawValue),
     Text(&'a str),
 }
 
 impl<'a> Data<'a> {
-    fn of(payload: &'a Payload) -> Self {
+    pub(crate) fn of(payload: &'a Payload) -> Self {
         match payload.is_json().then(|| serde_json::from_str(payload.as_str())) {
             Some(Ok(value)) => Self::Json(value),
             _ => Self::Text(payload.as_str()),

@@ -97,6 +97,12 @@ impl Broadcast {
         self
     }
 
+    /// Whom it is for, and the event: for those who send it elsewhere.
+    #[cfg(feature = "client")]
+    pub(crate) fn parts(&self) -> (&[Channel], &Event) {
+        (&self.channels, &self.event)
+    }
+
     fn to(channels: Arc<[Channel]>, event: Event) -> Self {
         Self { channels, event, publisher: Publisher::HUB }
     }
