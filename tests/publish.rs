@@ -2,14 +2,9 @@
 
 mod support;
 
-use actix::prelude::*;
 use fanfare::http::{Grant, HttpConfig};
-use fanfare::log::{
-    Commit, CommitFailed, Follower, Forget, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek,
-};
-use fanfare::{
-    Broadcast, Broker, Event, Lineage, LogError, Name, PublishError, Publisher, Selector, SessionId,
-};
+use fanfare::{Broadcast, Broker, Event, PublishError, Publisher, Selector, SessionId};
+use support::bad_log::BadLog;
 use support::{http, serve, serve_with};
 
 #[actix_web::test]
@@ -159,68 +154,6 @@ async fn sizes_are_bounded() {
     let many = format!("[{}]", vec![r#"{"channel":"a"}"#; 4097].join(","));
     assert_eq!(server.publish(&many).await.status(), 413);
     assert_eq!(server.stats().await.head, 1);
-}
-
-/// A log that never answers, and one that always fails.
-struct BadLog {
-    fails: bool,
-}
-
-impl fanfare::Log for BadLog {
-    fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
-        let follower = setup.follower;
-        if let Some(broker) = follower.opened.upgrade() {
-            let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
-            broker.do_send(Opened { lineage, head: 0, held: Vec::new() });
-        }
-        let bad = Bad { fails: self.fails.then_some(follower) }.start();
-        Ok(LogHandle {
-            commit: bad.clone().recipient(),
-            read: bad.clone().recipient(),
-            seek: bad.clone().recipient(),
-            forget: bad.recipient(),
-        })
-    }
-}
-
-struct Bad {
-    fails: Option<Follower>,
-}
-
-impl Actor for Bad {
-    type Context = Context<Self>;
-}
-
-impl Handler<Commit> for Bad {
-    type Result = ();
-
-    fn handle(&mut self, commit: Commit, _: &mut Self::Context) {
-        if let Some(broker) = self.fails.as_ref().and_then(|follower| follower.failed.upgrade()) {
-            broker.do_send(CommitFailed { ticket: commit.ticket, error: LogError::new("disk full") });
-        }
-    }
-}
-
-impl Handler<ReadAfter> for Bad {
-    type Result = Result<Page, LogError>;
-
-    fn handle(&mut self, _: ReadAfter, _: &mut Self::Context) -> Self::Result {
-        Err(LogError::new("unreadable"))
-    }
-}
-
-impl Handler<Forget> for Bad {
-    type Result = ();
-
-    fn handle(&mut self, _: Forget, _: &mut Self::Context) {}
-}
-
-impl Handler<Seek> for Bad {
-    type Result = Result<fanfare::log::Sought, LogError>;
-
-    fn handle(&mut self, _: Seek, _: &mut Self::Context) -> Self::Result {
-        Err(LogError::new("unreadable"))
-    }
 }
 
 /// A full queue says so, with a time to come back; and `do_send` loses nothing in silence: it is counted.

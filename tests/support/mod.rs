@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod bad_log;
 pub mod http;
 pub mod hub;
 pub mod sse;
