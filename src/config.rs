@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::actors::{FeedBounds, IntakeBounds, WorkerSettings};
+use crate::actors::{BindingBounds, FeedBounds, IntakeBounds, WorkerSettings};
 use crate::error::InvalidValue;
 use crate::retention::Retention;
 
@@ -10,6 +10,7 @@ use crate::retention::Retention;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) intake: IntakeBounds,
+    pub(crate) bindings: BindingBounds,
     pub(crate) ring_events: usize,
     pub(crate) ring_bytes: usize,
     pub(crate) retention: Retention,
@@ -24,6 +25,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             intake: IntakeBounds { events: 65_536, bytes: 64 << 20 },
+            bindings: BindingBounds { count: 10_000, idle: Duration::from_secs(24 * 3600) },
             ring_events: 8192,
             ring_bytes: 32 << 20,
             retention: Retention::default(),
@@ -47,6 +49,12 @@ impl Settings {
         }
         if self.worker.drain > MAX_DRAIN {
             return Err(InvalidValue::new("drain", "must be at most 1 h"));
+        }
+        if self.bindings.count == 0 || self.bindings.idle.is_zero() {
+            return Err(InvalidValue::new(
+                "bindings",
+                "must have room for at least one, and a time to be kept",
+            ));
         }
         let bounds = [
             ("intake", self.intake.events.min(self.intake.bytes)),

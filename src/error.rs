@@ -81,6 +81,15 @@ pub enum PublishError {
     /// The broker is draining and takes no more events.
     #[error("the broker is draining")]
     Draining,
+    /// Bindings ([`Bind`](crate::Bind)) would have given an event more attributes than it may have, or a binding that
+    /// was to be made with its event cannot be made. The same publish is refused again as long as that holds.
+    #[error("{invalid}")]
+    Invalid {
+        /// Which event of the batch is at fault; 0 if it was published alone.
+        index: usize,
+        /// The field and the rule.
+        invalid: InvalidValue,
+    },
     /// The log did not commit. Whether it holds the events is known only to the log:
     /// publish again with the same [`EventId`](crate::EventId), and it is stored once.
     #[error("the log did not commit")]

@@ -306,6 +306,29 @@ impl Attributes {
         self.0.get(key).map(String::as_str)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// In the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether all of `others` are among these, with the same values.
+    pub(crate) fn contain(&self, others: &Self) -> bool {
+        others.iter().all(|(key, value)| self.get(key) == Some(value))
+    }
+
+    /// Takes over those of `others` whose keys are missing here. There may be too many afterwards.
+    pub(crate) fn complete(&mut self, others: &Self) {
+        for (key, value) in others.iter() {
+            if !self.0.contains_key(key) {
+                self.0.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+
     pub(crate) fn weight(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }

@@ -14,6 +14,7 @@
 )]
 
 // In reading order: values, bytes, actors, streams in this process, HTTP.
+mod binding;
 mod channel;
 mod config;
 mod cursor;
@@ -37,9 +38,10 @@ pub mod testing;
 #[cfg(feature = "sqlite")]
 pub use actors::log::{Durability, SqliteLog};
 pub use actors::{
-    Batch, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain, Log, Members, MemoryLog,
-    Presence, Receipt, Sessions, Stats, log,
+    Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
+    Log, Members, MemoryLog, Presence, Receipt, Sessions, Stats, Unbind, log,
 };
+pub use binding::Pairs;
 pub use channel::{Channel, Selector};
 pub use cursor::{Cursor, Lineage, Name, ResetReason, Seq, Timeline};
 pub use delivery::{Delivery, Received};

@@ -131,6 +131,8 @@ async fn bad_settings_never_run() {
     assert_eq!(field(Broker::builder().in_flight(0, 1)), "intake");
     assert_eq!(field(Broker::builder().ring(1, 0)), "ring");
     assert_eq!(field(Broker::builder().feed(0, 0)), "feed");
+    assert_eq!(field(Broker::builder().bindings(0, Duration::from_secs(1))), "bindings");
+    assert_eq!(field(Broker::builder().bindings(1, Duration::ZERO)), "bindings");
     assert_eq!(field(Broker::builder().drain(Duration::MAX)), "drain");
     assert!(Broker::builder().heartbeat(Duration::from_secs(60)).start().is_ok());
 }

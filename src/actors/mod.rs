@@ -14,6 +14,7 @@
 //! Strong addresses point down, weak ones up. Commands go down and are imperatives, facts go up and are participles.
 //! The actors receive and send; the plain structs beside them decide.
 
+mod bindings;
 pub(crate) mod broker;
 mod feed;
 mod heartbeat;
@@ -31,9 +32,10 @@ pub(crate) mod session;
 pub(crate) mod sink;
 pub(crate) mod worker;
 
+pub(crate) use self::bindings::BindingBounds;
 pub use self::broker::{
-    Batch, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain, Members, Presence,
-    Receipt, Sessions, Stats,
+    Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
+    Members, Presence, Receipt, Sessions, Stats, Unbind,
 };
 pub(crate) use self::feed::FeedBounds;
 pub(crate) use self::intake::IntakeBounds;

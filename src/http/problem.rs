@@ -124,6 +124,7 @@ impl From<InvalidValue> for Problem {
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let delay = match error {
+            PublishError::Invalid { index, invalid } => return Self::from(invalid).index(Some(index)),
             PublishError::Overloaded => Duration::from_secs(1),
             PublishError::Draining | PublishError::Log(_) => Duration::from_secs(5),
         };

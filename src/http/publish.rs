@@ -41,7 +41,10 @@ pub(super) async fn publish(
     let broker = mount.broker.upgrade().ok_or_else(gone)?;
     let (reply, receipts) = oneshot::channel();
     broker.do_send(Publish { batch, reply });
-    let receipts = receipts.await.map_err(|_| gone())??;
+    let receipts = receipts.await.map_err(|_| gone())?.map_err(|error| {
+        let problem = Problem::from(error);
+        if is_batch { problem } else { problem.index(None) }
+    })?;
 
     Ok(match receipts.first() {
         Some(receipt) if !is_batch => HttpResponse::Ok().json(receipt),

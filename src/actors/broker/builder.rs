@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::Broker;
-use crate::actors::{FeedBounds, IntakeBounds, Log, MemoryLog};
+use crate::actors::{BindingBounds, FeedBounds, IntakeBounds, Log, MemoryLog};
 use crate::config::Settings;
 use crate::error::StartError;
 use crate::retention::Retention;
@@ -56,6 +56,13 @@ impl Builder {
     /// How much may wait for its commit; what is beyond is refused. Default: 65,536 events and 64 MiB.
     pub fn in_flight(mut self, events: usize, bytes: usize) -> Self {
         self.settings.intake = IntakeBounds { events, bytes };
+        self
+    }
+
+    /// How many bindings ([`Bind`](crate::Bind)) are kept, and for how long one that no event met. When there is no
+    /// room for a new one, the one that was unused for longest is dropped, and counted. Default: 10,000 and 24 hours.
+    pub fn bindings(mut self, count: usize, idle: Duration) -> Self {
+        self.settings.bindings = BindingBounds { count, idle };
         self
     }
 

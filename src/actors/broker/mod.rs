@@ -1,9 +1,10 @@
 //! The broker: owns who is connected and who follows what, takes events in, and sends each to the workers that have
 //! somebody for it.
 //!
-//! Its handlers are in the files of what they are about: [`publish`], [`attach`], [`query`].
+//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`attach`], [`query`].
 
 mod attach;
+mod bind;
 mod builder;
 mod publish;
 mod query;
@@ -19,12 +20,14 @@ use self::attach::WorkerEntry;
 pub(crate) use self::attach::{
     At, Attach, Begin, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped,
 };
+pub use self::bind::{Bind, BindWith, Bound, Unbind};
 pub use self::builder::Builder;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
 pub(crate) use self::query::{AskHistory, AskLocal};
 pub use self::query::{BrokerStats, CloseSession, Drain, Members, Presence, Sessions, Stats};
 pub use self::reply::Deferred;
+use super::bindings::Bindings;
 use super::heartbeat::{Heartbeat, Ping};
 use super::intake::Intake;
 use super::kept::KeptByInterest;
@@ -58,6 +61,8 @@ pub struct Broker {
     /// Who delivers in this process, from the first subscriber there on.
     local: Option<Addr<Local>>,
     intake: Intake<reply::Reply>,
+    /// What events get added on their way in.
+    bindings: Bindings,
     ring: Ring,
     lineage: Option<Lineage>,
     timeline: Option<Timeline>,
@@ -105,6 +110,7 @@ impl Broker {
             worker_keys: HashMap::new(),
             local: None,
             intake: Intake::new(settings.intake),
+            bindings: Bindings::new(settings.bindings),
             ring: Ring::new(settings.ring_events, settings.ring_bytes, 0),
             lineage: None,
             timeline: None,
@@ -122,13 +128,14 @@ impl Broker {
         })
     }
 
-    /// Says once a second at most that events are being refused, with their count so far.
-    fn complain_of_load(&mut self) {
+    /// Says once a second at most what went wrong, with the counts so far: who used `do_send` learns of it here alone.
+    fn complain(&mut self, why: &dyn std::fmt::Display) {
         let now = Instant::now();
         let is_due = self.complained.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1));
         if is_due {
             self.complained = Some(now);
-            tracing::warn!(refused = self.refused, "too many events wait for their commit; refusing more");
+            let (refused, dropped) = (self.refused, self.bindings.dropped());
+            tracing::warn!(refused, dropped_bindings = dropped, "{why}");
         }
     }
 

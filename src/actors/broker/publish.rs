@@ -12,6 +12,7 @@ use crate::actors::intake::{Group, Slot};
 use crate::actors::log::{COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Settlement};
 use crate::actors::registry::Route;
 use crate::actors::worker::{Deliver, Parcel};
+use crate::binding::Binding;
 use crate::channel::Channel;
 use crate::cursor::{Cursor, Seq};
 use crate::error::{InvalidValue, PublishError};
@@ -42,7 +43,7 @@ use crate::wire::Frames;
 #[rtype(result = "Result<Receipt, PublishError>")]
 pub struct Broadcast {
     channels: Arc<[Channel]>,
-    event: Event,
+    pub(super) event: Event,
     publisher: Publisher,
 }
 
@@ -170,13 +171,18 @@ fn display<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S
 }
 
 impl Broker {
-    /// The way in of every event.
-    fn accept(&mut self, events: Vec<Broadcast>, reply: Reply) {
+    /// The way in of every event. `binding` is made if the events are accepted, and applies to them already.
+    pub(super) fn accept(&mut self, mut events: Vec<Broadcast>, binding: Option<Binding>, reply: Reply) {
         if self.is_draining {
             return reply.give(Err(PublishError::Draining));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let moment = Instant::now();
+        if let Err(error) = self.complete(&mut events, binding.as_ref(), moment) {
+            self.refused += events.len() as u64;
+            self.complain(&error);
+            return reply.give(Err(error));
+        }
         let mut group = Group::new(reply);
         for Broadcast { channels, event, publisher } in events {
             let registry = &self.registry;
@@ -189,18 +195,26 @@ impl Broker {
             return self.refuse(group);
         }
         if group.is_ephemeral() {
+            if let Some(binding) = binding {
+                self.bind(binding, moment);
+            }
             self.deliver_groups(vec![group], &[], Vec::new());
             return;
         }
         match self.intake.offer(group) {
-            Ok(()) => self.commit_next(),
+            Ok(()) => {
+                if let Some(binding) = binding {
+                    self.bind(binding, moment);
+                }
+                self.commit_next();
+            }
             Err(group) => self.refuse(group),
         }
     }
 
     fn refuse(&mut self, group: Group<Reply>) {
         self.refused += group.slots.len() as u64;
-        self.complain_of_load();
+        self.complain(&"too many events wait for their commit; refusing more");
         group.reply.give(Err(PublishError::Overloaded));
     }
 
@@ -323,7 +337,7 @@ impl Handler<Broadcast> for Broker {
 
     fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::one();
-        self.accept(vec![broadcast], reply);
+        self.accept(vec![broadcast], None, reply);
         deferred
     }
 }
@@ -333,7 +347,7 @@ impl Handler<Batch> for Broker {
 
     fn handle(&mut self, Batch(events): Batch, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::many();
-        self.accept(events, reply);
+        self.accept(events, None, reply);
         deferred
     }
 }
@@ -342,7 +356,7 @@ impl Handler<Publish> for Broker {
     type Result = ();
 
     fn handle(&mut self, Publish { batch: Batch(events), reply }: Publish, _: &mut Self::Context) {
-        self.accept(events, Reply::Channel(reply));
+        self.accept(events, None, Reply::Channel(reply));
     }
 }
 

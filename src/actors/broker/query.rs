@@ -1,6 +1,6 @@
 //! What can be asked of the broker, and the commands that end streams.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
@@ -32,10 +32,16 @@ pub struct BrokerStats {
     pub head: Seq,
     /// Events committed since the broker was started.
     pub published: u64,
-    /// Events refused since then because too many waited.
+    /// Events refused since then: because too many waited, or because bindings would have given one too many
+    /// attributes.
     pub refused: u64,
     /// Events that wait for their commit.
     pub in_flight: usize,
+    /// Bindings in use ([`Bind`](crate::Bind)).
+    pub bindings: usize,
+    /// Bindings dropped since the broker was started to make room for others; those that were unused for their time are
+    /// not among them.
+    pub bindings_dropped: u64,
     /// Whether the log is open and takes events.
     pub ready: bool,
     /// Whether the broker is draining.
@@ -121,6 +127,8 @@ impl Handler<Stats> for Broker {
             published: self.committed,
             refused: self.refused,
             in_flight: self.intake.events(),
+            bindings: self.bindings.count(Instant::now()),
+            bindings_dropped: self.bindings.dropped(),
             ready: self.lineage.is_some() && self.is_log_writable,
             draining: self.is_draining,
             uptime: self.started.elapsed(),
