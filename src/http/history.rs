@@ -20,6 +20,8 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 /// As much as an answer holds, by the weight of its events.
 const MAX_BYTES: usize = 4 << 20;
+/// Pages of the log that are looked at for an answer: what a filter keeps out is not searched to the end in one go.
+const PAGES: usize = 8;
 
 #[derive(Serialize)]
 struct Answer {
@@ -39,7 +41,10 @@ pub(super) async fn history(request: HttpRequest, mount: web::Data<Mount>) -> Re
 
     let interest = Interest { session: grant.session, subscription };
     let (mut position, mut records, mut lost) = (after.unwrap_or(0), Vec::new(), None);
-    while position < history.head && records.len() < limit {
+    for _ in 0..PAGES {
+        if position >= history.head || records.len() >= limit {
+            break;
+        }
         let page = ReadAfter {
             after: position,
             until: history.head,

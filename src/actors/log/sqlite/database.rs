@@ -20,6 +20,8 @@ const KNOWN_IDS: i64 = 1_000_000;
 const CACHED_CHANNELS: usize = 65_536;
 /// Channels without an event that are remembered.
 const EMPTY_CHANNELS: i64 = 65_536;
+/// How often they are counted while they are few, in milliseconds: to count is to look at every channel.
+const COUNT_EVERY: i64 = 10_000;
 /// What one step of cleaning removes at most, so that a commit never waits long for it.
 const STEP: u64 = 256;
 /// Payloads up to this many bytes stand in the placement itself.
@@ -34,6 +36,8 @@ pub(super) struct Database {
     /// The weight of all events.
     bytes: u64,
     channels: HashMap<Channel, Row>,
+    /// When there were not too many channels without events, in milliseconds.
+    few_empty: i64,
 }
 
 /// A row of `channels`.
@@ -58,7 +62,8 @@ impl Database {
     pub(super) fn new(connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
         let head = meta(&connection, "head")?;
         let bytes = meta(&connection, "bytes")?;
-        let mut database = Self { connection, retention, head, bytes, channels: HashMap::new() };
+        let mut database =
+            Self { connection, retention, head, bytes, channels: HashMap::new(), few_empty: 0 };
         database.adopt_retention()?;
         Ok(database)
     }
@@ -168,14 +173,23 @@ impl Database {
         if due.is_empty() && stale == 0 && !is_large {
             return Ok(None);
         }
+        let few_empty = self.few_empty;
         let mut pass = Pass::begin(self)?;
         for name in &due {
             pass.trim_due(&Channel::restore(name), now)?;
         }
         pass.trim_log(STEP)?;
         pass.forget_ids(now)?;
-        pass.forget_channels()?;
-        pass.commit().map(Some)
+        let is_enough = (now - few_empty).abs() < COUNT_EVERY || !pass.forget_channels()?;
+        let trims = pass.commit()?;
+        if is_enough && (now - few_empty).abs() >= COUNT_EVERY {
+            self.few_empty = now;
+        }
+        Ok(Some(trims))
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// When the next event is due to go by its age.
@@ -503,15 +517,15 @@ impl<'a> Pass<'a> {
     }
 
     /// Forgets the channels that lost their last event longest ago when there are too many. What is not known of them
-    /// from then on is told as a loss up to there.
-    fn forget_channels(&mut self) -> rusqlite::Result<()> {
+    /// from then on is told as a loss up to there. True if there were.
+    fn forget_channels(&mut self) -> rusqlite::Result<bool> {
         let count = |sql: &str| self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0));
         if count("SELECT count(*) FROM channels")? <= 2 * EMPTY_CHANNELS {
-            return Ok(());
+            return Ok(false);
         }
         let empty = count("SELECT count(*) FROM channels WHERE events = 0")?;
         if empty <= EMPTY_CHANNELS {
-            return Ok(());
+            return Ok(false);
         }
         let last: Option<Seq> = self
             .transaction
@@ -527,6 +541,6 @@ impl<'a> Pass<'a> {
                 .execute("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'", [last])?;
             self.cache.clear();
         }
-        Ok(())
+        Ok(last.is_some())
     }
 }

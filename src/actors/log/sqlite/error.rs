@@ -37,13 +37,18 @@ impl Failure {
         Self { path: path.into(), what: error.to_string(), remedy }
     }
 
+    pub(super) fn thread(path: &Path, error: &std::io::Error) -> Self {
+        let what = format!("no thread could be started: {error}");
+        Self { path: path.into(), what, remedy: "raise the limit of threads" }
+    }
+
     pub(super) fn taken(path: &Path) -> Self {
         let what = "the log is open in another process".into();
         Self { path: path.into(), what, remedy: "end that process, or name another file" }
     }
 
     pub(super) fn panicked(path: &Path) -> Self {
-        let what = "the log's writer panicked".into();
+        let what = "a thread of the log panicked".into();
         Self { path: path.into(), what, remedy: "restart, and report it with the log of the program" }
     }
 }

@@ -4,6 +4,7 @@
 //! of many active channels goes through the log itself.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -64,13 +65,20 @@ impl Readers {
 }
 
 fn serve(connection: &Connection, path: &Path, jobs: &Receiver<ReadJob>) {
-    let failed = |error: rusqlite::Error| LogError::from(Failure::new(path, &error));
     while let Ok(job) = jobs.recv() {
         // The asker may have left.
         match job {
-            ReadJob::Page(query, reply) => drop(reply.send(page(connection, &query).map_err(failed))),
-            ReadJob::Seek(query, reply) => drop(reply.send(seek(connection, &query).map_err(failed))),
+            ReadJob::Page(query, reply) => drop(reply.send(answer(path, || page(connection, &query)))),
+            ReadJob::Seek(query, reply) => drop(reply.send(answer(path, || seek(connection, &query)))),
         }
+    }
+}
+
+/// A thread that ended would take its share of all jobs with it.
+fn answer<T>(path: &Path, job: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, LogError> {
+    match catch_unwind(AssertUnwindSafe(job)) {
+        Ok(done) => done.map_err(|error| Failure::new(path, &error).into()),
+        Err(_) => Err(Failure::panicked(path).into()),
     }
 }
 
@@ -378,8 +386,9 @@ fn trimmed(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Resu
         let trimmed = find.query_row([channel.as_str()], |row| row.get(0)).optional()?;
         found = found.max(trimmed.unwrap_or(forgotten));
     }
-    let mut statement =
-        view.prepare_cached("SELECT trimmed, name FROM channels WHERE trimmed > ? ORDER BY trimmed DESC")?;
+    let mut statement = view.prepare_cached(
+        "SELECT trimmed, name FROM channels WHERE trimmed > ? AND trimmed > 0 ORDER BY trimmed DESC",
+    )?;
     for pattern in patterns(interest) {
         found = found.max(forgotten);
         let mut rows = statement.query([after.max(found)])?;

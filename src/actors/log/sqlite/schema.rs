@@ -68,13 +68,20 @@ const STEPS: [&str; 1] = ["
     INSERT INTO meta VALUES ('head', 0), ('bytes', 0), ('forgotten', 0), ('retention', '');
 "];
 
+/// How long a statement waits for another program that has the file.
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// As much of the file as readers map.
 const MAPPED: i64 = 1 << 40;
 
 /// Opens the file for writing and brings it to this version.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let why = "this file system has no shared memory, which the write-ahead log needs; use a local disk";
+        return Err(refuse(rusqlite::ffi::SQLITE_CANTOPEN, why));
+    }
     tune(&connection)?;
     migrate(&mut connection)?;
     Ok(connection)
@@ -98,7 +105,7 @@ pub(super) fn open_to_checkpoint(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn tune(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(PATIENCE)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.pragma_update(None, "temp_store", "MEMORY")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use super::Durability;
-use super::checkpoint;
+use super::checkpoint::Checkpoints;
 use super::database::{Appended, Database};
 use super::error::Failure;
 use crate::actors::log::{
@@ -34,6 +34,7 @@ pub(super) struct Jobs {
 pub(super) struct Writer {
     path: PathBuf,
     database: Database,
+    checkpoints: Checkpoints,
     follower: Follower,
     commits: Receiver<Commit>,
     forgets: Receiver<Forget>,
@@ -58,7 +59,7 @@ impl Writer {
             Durability::Full => "FULL",
         };
         connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
-        checkpoint::beside(&mut connection, path).map_err(failed)?;
+        let checkpoints = Checkpoints::start(&mut connection, path)?;
         let mut database = Database::new(connection, retention.clone()).map_err(failed)?;
         let lineage = database.begin_term().map_err(failed)?;
         let by_interest = |channel: &crate::Channel| matches!(retention.of(channel), Policy::Interest { .. });
@@ -69,6 +70,7 @@ impl Writer {
         let writer = Self {
             path: path.into(),
             database,
+            checkpoints,
             follower,
             commits,
             forgets,
@@ -77,7 +79,7 @@ impl Writer {
             _lock: lock,
         };
         let thread = std::thread::Builder::new().name("fanfare-write".into());
-        thread.spawn(move || writer.run()).map_err(|error| LogError::from(Failure::io(path, &error)))?;
+        thread.spawn(move || writer.run()).map_err(|error| LogError::from(Failure::thread(path, &error)))?;
         Ok((Jobs { commits: commits_in, forgets: forgets_in }, opened))
     }
 
@@ -92,7 +94,10 @@ impl Writer {
                 wait = self.tend();
             }
             match self.commits.recv_timeout(wait) {
-                Ok(commit) => self.commit(commit),
+                Ok(commit) => {
+                    self.commit(commit);
+                    self.checkpoints.look(self.database.connection());
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     tended = Instant::now();
                     wait = self.tend();
@@ -144,6 +149,7 @@ impl Writer {
             Ok(done) => done.map_err(|error| Failure::new(&self.path, &error)),
             Err(_) => Err(Failure::panicked(&self.path)),
         };
+        self.checkpoints.look(self.database.connection());
         if self.note(done) {
             return Duration::ZERO;
         }
