@@ -243,7 +243,7 @@ where
 ///
 /// - **Once and in order.** Stored events come in the log's order, which is the same for all; each once, however many
 ///   selectors match. Ephemeral events come in between as they are published.
-/// - **A slow reader costs nobody anything.** Its queue holds as many items as were asked for, beside a page of at most 256
+/// - **A slow reader costs nobody anything.** Its queue holds as many items as were asked for, beside a page of at most 1,024
 ///   events that it goes on with. When the queue is full, what is stored is fetched from the log as there is room
 ///   again. Ephemeral events do not wait: they are dropped, and [`Delivery::Lag`] says how many, behind what was in the
 ///   queue. What is delivered and what is told as dropped is together what was published, exactly.

@@ -27,7 +27,7 @@ use crate::record::Record;
 use crate::wire::{Encoding, Frames, sse};
 
 /// How much of the log is held for a client at a time.
-pub(crate) const PAGE: PageLimit = PageLimit { events: 256, bytes: 256 * 1024 };
+pub(crate) const PAGE: PageLimit = PageLimit { events: 1024, bytes: 256 * 1024 };
 /// Replayed frames are written in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
 
