@@ -30,6 +30,7 @@ mod replay;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;
+mod turns;
 pub(crate) mod worker;
 
 pub(crate) use self::bindings::BindingBounds;

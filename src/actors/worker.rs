@@ -19,6 +19,7 @@ use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, MayRead, Ping, Session};
 use super::sink::Sink;
+use super::turns::{Turn, Turns};
 use crate::channel::Reach;
 use crate::config::Settings;
 use crate::cursor::Seq;
@@ -31,11 +32,8 @@ use crate::wire::{Encoding, Frames};
 /// Clients that are woken before the other tasks of the thread get their turn.
 const WAKE_AT_ONCE: usize = 64;
 
-/// Replays that read a page at the same time on one thread.
-const READING_AT_ONCE: usize = 2;
-/// With more than this waiting for their turn it is a crowd that came back at once,
-const CROWD: usize = 512;
-/// and the next gets its turn only so often, which leaves the processor to those who publish for most of the time.
+/// In a crowd of replays the next gets its turn only so often, which leaves the processor to those who publish for most
+/// of the time.
 const TURN: Duration = Duration::from_millis(3);
 
 /// Command: deliver these events, in this order.
@@ -271,15 +269,6 @@ impl Handler<Retire> for Worker {
     }
 }
 
-/// When a replay may read a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
-    Now,
-    Later,
-    /// Later, and nobody gives out turns yet.
-    FirstToWait,
-}
-
 /// A client as its thread knows it.
 struct Member {
     session: Addr<Session>,
@@ -313,9 +302,8 @@ pub(crate) struct Floor {
     /// Feeds whose readers are to be woken, and how far that has come in the first.
     to_wake: VecDeque<Rc<RefCell<Feed>>>,
     woken: usize,
-    /// Replays that read a page now, and those that wait for their turn.
-    reading: Vec<ClientId>,
-    to_read: VecDeque<ClientId>,
+    /// Who of the replays reads.
+    turns: Turns,
     found: Vec<FeedId>,
 }
 
@@ -330,8 +318,7 @@ impl Floor {
             index: SelectorIndex::default(),
             to_wake: VecDeque::new(),
             woken: 0,
-            reading: Vec::new(),
-            to_read: VecDeque::new(),
+            turns: Turns::default(),
             found: Vec::new(),
         }
     }
@@ -352,6 +339,7 @@ impl Floor {
     /// Forgets a client, and its feed with the last that reads it. Idempotent.
     pub(crate) fn leave(&mut self, client: ClientId) {
         let Some(member) = self.members.remove(&client) else { return };
+        self.turns.forget(client);
         self.has_read(client);
         if let Some(clients) = self.sessions.get_mut(&member.session_id) {
             clients.retain(|&other| other != client);
@@ -374,46 +362,36 @@ impl Floor {
 
     /// Asks for a turn at reading a page.
     pub(crate) fn ask_to_read(&mut self, client: ClientId) -> Turn {
-        if self.to_read.is_empty() && self.reading.len() < READING_AT_ONCE {
-            self.reading.push(client);
-            return Turn::Now;
-        }
-        self.to_read.push_back(client);
-        if self.to_read.len() == 1 { Turn::FirstToWait } else { Turn::Later }
+        self.turns.ask(client)
     }
 
     /// A replay has its page, or has ended: the next may, unless there are very many. Idempotent.
     pub(crate) fn has_read(&mut self, client: ClientId) {
-        let before = self.reading.len();
-        self.reading.retain(|reading| *reading != client);
-        if self.reading.len() < before && self.to_read.len() <= CROWD {
-            self.next_reads();
+        if self.turns.has_read(client) {
+            self.give_turn();
         }
     }
 
     /// Gives the next replay its turn, if there is one to give.
-    fn next_reads(&mut self) {
-        while self.reading.len() < READING_AT_ONCE
-            && let Some(next) = self.to_read.pop_front()
-        {
+    fn give_turn(&mut self) {
+        while let Some(next) = self.turns.next() {
             if let Some(member) = self.members.get(&next) {
-                member.session.do_send(MayRead);
-                self.reading.push(next);
-                return;
+                return member.session.do_send(MayRead);
             }
+            // A turn must not go with somebody who left.
+            self.turns.forget(next);
+            self.turns.has_read(next);
         }
     }
 
     /// What is done each turn. True if others wait.
     fn take_turns(&mut self) -> bool {
-        self.next_reads();
-        if self.to_read.is_empty() {
-            self.to_read = VecDeque::new();
-        }
-        !self.to_read.is_empty()
+        self.give_turn();
+        self.turns.is_awaited()
     }
 
     fn seat(&mut self, client: ClientId, position: Seq) {
+        self.turns.forget(client);
         let Some(member) = self.members.get(&client) else { return };
         let sink = member.sink.clone();
         let key = FeedKey { subscription: member.subscription.clone(), encoding: member.encoding };
