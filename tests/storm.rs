@@ -184,7 +184,7 @@ async fn a_missed_event_costs_the_same_in_a_large_log() {
 /// A crowd that follows one channel, which goes on meanwhile: who began first is live first, and in the end all are.
 #[actix_web::test]
 async fn a_crowd_on_one_busy_channel_comes_live() {
-    let (clients, missed, every) = if is_full() { (4_000, 20_000, 20) } else { (1_100, 400, 50) };
+    let (clients, missed, every) = if is_full() { (2_000, 10_000, 20) } else { (1_100, 400, 50) };
     let log = fanfare::SqliteLog::open(database("busy")).expect("opened");
     let server = support::serve(fanfare::Broker::builder().log(log).ring(100, 1 << 20));
     let start = server.open("channel=nothing").await.welcome().await.id.expect("a position");
