@@ -7,6 +7,7 @@ mod database;
 mod error;
 mod reader;
 mod schema;
+mod trim;
 mod writer;
 
 use std::fs::File;
