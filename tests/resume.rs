@@ -3,7 +3,7 @@
 mod support;
 
 use fanfare::{Batch, Broadcast, Broker, Event, MemoryLog, SqliteLog};
-use support::{TestServer, serve, sse::SseClient};
+use support::{TestServer, http, serve, sse::SseClient};
 
 async fn publish(server: &TestServer, channel: &str, data: impl Into<String>) {
     let event = Event::text("message", data).expect("valid");
@@ -203,6 +203,23 @@ async fn joining_while_publishing_misses_nothing() {
     }
 }
 
+/// All that history has, answer by answer; none of them searches the whole log.
+async fn pages_of_history(server: &TestServer, selector: &str) -> Vec<String> {
+    let (mut all, mut after, mut answers) = (Vec::new(), String::new(), 0);
+    loop {
+        let path = format!("/rt/history?channel={selector}&filter=kind:rare&limit=1000{after}");
+        let answer = http::get(server.addr, &path).await.json();
+        let events = answer["events"].as_array().expect("events").iter();
+        all.extend(events.map(|event| event["data"].as_str().expect("text").to_owned()));
+        answers += 1;
+        if answer["more"] == false {
+            assert!(answers > 1, "a search to the end in one go");
+            return all;
+        }
+        after = format!("&after={}", answer["cursor"].as_str().expect("a cursor"));
+    }
+}
+
 /// The last events that a filter lets through are found however far back they lie, in steps.
 #[actix_web::test]
 async fn the_last_events_are_found_far_back() {
@@ -212,7 +229,7 @@ async fn the_last_events_are_found_far_back() {
     let durable = SqliteLog::open(folder.join("far.db")).expect("opened");
     let builder = || Broker::builder().ring(1, 1 << 20);
     for server in [serve(builder()), serve(builder().log(durable))] {
-        for batch in 0..10 {
+        for batch in 0..30 {
             let events = (0..2_500).map(|n| {
                 let mut event = Event::text("message", n.to_string()).expect("valid");
                 if batch == 0 && n % 1_000 == 0 {
@@ -224,6 +241,7 @@ async fn the_last_events_are_found_far_back() {
             server.broker.send(batch).await.expect("answered").expect("committed");
         }
         for selector in ["far", "**"] {
+            assert_eq!(pages_of_history(&server, selector).await, ["0", "1000", "2000"]);
             let mut client = server.live(&format!("channel={selector}&filter=kind:rare&from=2")).await;
             assert_eq!(data(&mut client, 2).await, ["1000", "2000"]);
             let mut all = server.live(&format!("channel={selector}&filter=kind:rare&from=9")).await;
