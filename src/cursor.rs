@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand::distr::Alphanumeric;
+use sha2::{Digest, Sha256};
 
 /// A position in the log: strictly increasing in commit order over all channels, never reused; 0 is before the
 /// first event.
@@ -48,17 +49,21 @@ impl fmt::Debug for Name {
 /// A client's position as a token, opaque to clients: at most 128 bytes of `[A-Za-z0-9._~-]`.
 ///
 /// The log is one total order, so one number stands for the whole vector of a client's positions: it has seen every
-/// event of its channels up to there. The name of the log and of the writer's term say which order is meant.
+/// event of its channels up to there. The name of the log and of the writer's term say which order is meant. Only while
+/// channels that were added to a live client are catching up does the token name their positions, each by its [`Tag`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     log: Name,
     term: Name,
     seq: Seq,
+    exceptions: Box<[(Tag, Seq)]>,
 }
 
 impl Cursor {
     /// The longest token, in bytes: past it a browser on another origin would have to ask first.
     pub const MAX_BYTES: usize = 128;
+    /// As many positions beside the first as fit the longest token.
+    pub(crate) const MAX_EXCEPTIONS: usize = 4;
 
     /// Reads a token; nothing if it is none.
     #[must_use]
@@ -66,27 +71,95 @@ impl Cursor {
         if token.len() > Self::MAX_BYTES {
             return None;
         }
-        let mut parts = token.split('.');
+        let mut positions = token.split('~');
+        let mut parts = positions.next()?.split('.');
         let (log, term, seq) = (parts.next()?, parts.next()?, parts.next()?);
         let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
-        let is_number = !seq.is_empty() && seq.bytes().all(|b| b.is_ascii_digit());
-        if parts.next().is_some() || !is_name(log) || !is_name(term) || !is_number {
+        if parts.next().is_some() || !is_name(log) || !is_name(term) {
             return None;
         }
-        let seq = seq.parse().ok().filter(|&seq| seq < SEQ_END)?;
-        Some(Self { log: Name(log.into()), term: Name(term.into()), seq })
+        let exceptions = positions.map(|exception| {
+            let (tag, seq) = exception.split_once('-')?;
+            Some((Tag::parse(tag)?, parse_seq(seq)?))
+        });
+        let exceptions = exceptions.collect::<Option<Box<_>>>()?;
+        if exceptions.len() > Self::MAX_EXCEPTIONS {
+            return None;
+        }
+        Some(Self { log: Name(log.into()), term: Name(term.into()), seq: parse_seq(seq)?, exceptions })
     }
 
-    /// The position in the log that it stands for.
+    /// The position in the log that it stands for; channels that were catching up aside.
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.seq
+    }
+
+    /// Where what bears this tag stands, if it was catching up.
+    pub(crate) fn exception(&self, tag: Tag) -> Option<Seq> {
+        self.exceptions.iter().find(|(known, _)| *known == tag).map(|&(_, seq)| seq)
+    }
+
+    /// Whether it stands for more than one position.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        !self.exceptions.is_empty()
+    }
+
+    /// All positions that it stands for.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = Seq> {
+        std::iter::once(self.seq).chain(self.exceptions.iter().map(|&(_, seq)| seq))
+    }
+}
+
+fn parse_seq(digits: &str) -> Option<Seq> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|&seq| is_number && seq < SEQ_END)
+}
+
+/// Names what is catching up, in a cursor: a short digest of what it follows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Tag([u8; Self::LENGTH]);
+
+impl Tag {
+    const LENGTH: usize = 6;
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+    /// The tag of what these parts name together.
+    pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        let mut tag = [b'0'; Self::LENGTH];
+        for (digit, byte) in tag.iter_mut().zip(digest.finalize()) {
+            *digit = Self::DIGITS.get(usize::from(byte % 32)).copied().unwrap_or(b'0');
+        }
+        Self(tag)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let tag: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
+        tag.iter().all(u8::is_ascii_alphanumeric).then_some(Self(tag))
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.log.0, self.term.0, self.seq)
+        write!(f, "{}.{}.{}", self.log.0, self.term.0, self.seq)?;
+        self.exceptions.iter().try_for_each(|(tag, seq)| write!(f, "~{tag}-{seq}"))
     }
 }
 
@@ -107,7 +180,13 @@ impl Timeline {
     /// The token for a position.
     #[must_use]
     pub fn cursor(&self, seq: Seq) -> Cursor {
-        Cursor { log: self.log.clone(), term: self.term.clone(), seq }
+        self.cursor_except(seq, [])
+    }
+
+    /// The token for a position that is not that of `exceptions`, of which there are at most as many as fit.
+    pub(crate) fn cursor_except(&self, seq: Seq, exceptions: impl IntoIterator<Item = (Tag, Seq)>) -> Cursor {
+        let exceptions = exceptions.into_iter().collect();
+        Cursor { log: self.log.clone(), term: self.term.clone(), seq, exceptions }
     }
 }
 
@@ -163,9 +242,10 @@ impl Lineage {
         let Some(place) = self.terms.iter().position(|(term, _)| *term == cursor.term) else {
             return Err(ResetReason::LostTerm);
         };
+        let newest = cursor.positions().max().unwrap_or(cursor.seq);
         match self.terms.get(place + 1) {
-            Some(&(_, next)) if cursor.seq >= next => Err(ResetReason::LostTerm),
-            _ if cursor.seq > head => Err(ResetReason::Ahead),
+            Some(&(_, next)) if newest >= next => Err(ResetReason::LostTerm),
+            _ if newest > head => Err(ResetReason::Ahead),
             _ => Ok(cursor.seq),
         }
     }
@@ -191,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_catching_up_is_named_and_fits() {
+        let (lineage, ..) = lineage();
+        let tag = |n: u8| Tag::of([[n].as_slice()]);
+        let exceptions = || (0..4).map(|n| (tag(n), SEQ_END - 1 - u64::from(n)));
+        let cursor = lineage.timeline().cursor_except(SEQ_END - 1, exceptions());
+        let token = cursor.to_string();
+        assert!(token.len() <= Cursor::MAX_BYTES, "{token}");
+        assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)), "{token}");
+        assert_eq!(Cursor::parse(&token), Some(cursor.clone()));
+        assert_eq!((cursor.exception(tag(3)), cursor.exception(tag(4))), (Some(SEQ_END - 4), None));
+        assert_eq!(lineage.locate(&cursor, SEQ_END - 2), Err(ResetReason::Ahead));
+        assert_ne!(Tag::of([b"ab".as_slice(), b"c"]), Tag::of([b"a".as_slice(), b"bc"]));
+        assert_eq!(Cursor::parse(&format!("a.b.1{}", "~abcdef-1".repeat(5))), None);
+    }
+
+    #[test]
     fn what_is_no_cursor_is_told() {
         for bad in [
             "",
@@ -204,6 +300,11 @@ mod tests {
             "a b.c.1",
             "a.b.9007199254740992",
             "a.b.1\n",
+            "a.b.1~",
+            "a.b.1~abcdef",
+            "a.b.1~abcde-1",
+            "a.b.1~abcdef-",
+            "a.b.1~abcdef-1.2",
         ] {
             assert_eq!(Cursor::parse(bad), None, "{bad:?}");
         }
@@ -213,13 +314,18 @@ mod tests {
     #[test]
     fn a_position_is_of_the_log_or_it_is_told_why_not() {
         let (lineage, old, new) = lineage();
-        let cursor = |term: &Name, seq| Cursor { log: lineage.log.clone(), term: term.clone(), seq };
+        let cursor = |term: &Name, seq| Cursor {
+            log: lineage.log.clone(),
+            term: term.clone(),
+            seq,
+            exceptions: Box::default(),
+        };
         assert_eq!(lineage.locate(&cursor(&old, 10), 20), Ok(10));
         assert_eq!(lineage.locate(&cursor(&old, 11), 20), Err(ResetReason::LostTerm));
         assert_eq!(lineage.locate(&cursor(&new, 20), 20), Ok(20));
         assert_eq!(lineage.locate(&cursor(&new, 21), 20), Err(ResetReason::Ahead));
         assert_eq!(lineage.locate(&cursor(&Name::mint(), 1), 20), Err(ResetReason::LostTerm));
-        let stranger = Cursor { log: Name::mint(), term: new, seq: 1 };
+        let stranger = Cursor { log: Name::mint(), term: new, seq: 1, exceptions: Box::default() };
         assert_eq!(lineage.locate(&stranger, 20), Err(ResetReason::OtherLog));
     }
 

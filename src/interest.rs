@@ -3,26 +3,51 @@
 use std::sync::Arc;
 
 use crate::channel::{Channel, Reach, Selector};
+use crate::cursor::{Cursor, Tag};
 use crate::error::InvalidValue;
 use crate::event::{Attributes, check_attribute};
 use crate::identity::SessionId;
 use crate::record::Draft;
 
-/// The channels that a client follows and the filter it puts on them: two clients with the same hear the same,
-/// their sessions' own messages aside.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+/// What a client follows: selectors, each with the filter put on it. Two clients with the same hear the same, their
+/// sessions' own messages aside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subscription {
+    /// One for each filter, in the filters' order. There is always one, so that a filter may come before its selectors.
+    groups: Arc<[Group]>,
+}
+
+/// Selectors under one filter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Group {
     selectors: Arc<[Selector]>,
     filter: Filter,
+}
+
+impl Group {
+    fn new(selectors: impl IntoIterator<Item = Selector>, filter: Filter) -> Self {
+        let mut selectors: Vec<_> = selectors.into_iter().collect();
+        selectors.sort_unstable();
+        selectors.dedup();
+        Self { selectors: selectors.into(), filter }
+    }
+
+    fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.selectors.iter().map(|selector| {
+            let filter = self.filter.0.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
+            Tag::of([selector.as_str().as_bytes()].into_iter().chain(filter))
+        })
+    }
+
+    fn selects(&self, channel: &Channel) -> bool {
+        self.selectors.iter().any(|selector| selector.matches(channel))
+    }
 }
 
 impl Subscription {
     /// Follows whatever one of `selectors` selects and `filter` lets through.
     pub fn new(selectors: impl IntoIterator<Item = Selector>, filter: Filter) -> Self {
-        let mut selectors: Vec<_> = selectors.into_iter().collect();
-        selectors.sort_unstable();
-        selectors.dedup();
-        Self { selectors: selectors.into(), filter }
+        Self { groups: [Group::new(selectors, filter)].into() }
     }
 
     /// Follows the channels that `selector` selects: a channel's name, or a pattern (`*` is one segment, `**` at the end
@@ -32,7 +57,7 @@ impl Subscription {
     /// use fanfare::Subscription;
     ///
     /// let alerts = Subscription::to("alerts/**")?.and("orders/7")?.filter("kind", "system")?;
-    /// assert_eq!(alerts.selectors().len(), 2);
+    /// assert_eq!(alerts.selectors().count(), 2);
     /// assert!(Subscription::to("alerts//eu").is_err());
     /// # Ok::<(), fanfare::InvalidValue>(())
     /// ```
@@ -44,14 +69,17 @@ impl Subscription {
         Ok(Self::new([Selector::new(selector)?], Filter::default()))
     }
 
-    /// Follows the channels that `selector` selects as well. An event comes once, however many selectors match.
+    /// Follows the channels that `selector` selects as well, under the same filter. An event comes once, however many
+    /// selectors match.
     ///
     /// # Errors
     ///
     /// [`InvalidValue`] with the rule that the selector breaks.
     pub fn and(self, selector: impl AsRef<str>) -> Result<Self, InvalidValue> {
-        let selectors = self.selectors.iter().cloned().chain([Selector::new(selector)?]);
-        Ok(Self::new(selectors, self.filter))
+        let selector = Selector::new(selector)?;
+        Ok(self.each(|group| {
+            Group::new(group.selectors.iter().cloned().chain([selector.clone()]), group.filter.clone())
+        }))
     }
 
     /// Lets through only events whose attribute `key` is `value`; called again, all must hold. It narrows the channels
@@ -61,19 +89,113 @@ impl Subscription {
     ///
     /// [`InvalidValue`] for what no event can have, and for the seventeenth term.
     pub fn filter(self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidValue> {
-        Ok(Self { selectors: self.selectors, filter: self.filter.and(key.into(), value.into())? })
+        let (key, value) = (key.into(), value.into());
+        let groups = self.groups.iter().map(|group| {
+            Ok(Group {
+                selectors: group.selectors.clone(),
+                filter: group.filter.clone().and(key.clone(), value.clone())?,
+            })
+        });
+        Ok(Self::of(groups.collect::<Result<_, InvalidValue>>()?))
+    }
+
+    /// Follows what either follows: what one of them lets through is let through.
+    ///
+    /// ```
+    /// use fanfare::Subscription;
+    ///
+    /// let system = Subscription::to("alerts/**")?.filter("kind", "system")?;
+    /// let both = system.clone().or(Subscription::to("orders/7")?);
+    /// assert_eq!(both.selectors().count(), 2);
+    /// assert_eq!(both.clone().or(system), both);
+    /// # Ok::<(), fanfare::InvalidValue>(())
+    /// ```
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self::of(self.groups.iter().chain(other.groups.iter()).cloned().collect())
+    }
+
+    /// Follows `selectors` no more, whatever the filter they were under. What follows the same by a wider selector goes
+    /// on.
+    #[must_use]
+    pub fn without(self, selectors: &[Selector]) -> Self {
+        self.each(|group| {
+            let left = group.selectors.iter().filter(|selector| !selectors.contains(selector));
+            Group::new(left.cloned(), group.filter.clone())
+        })
     }
 
     /// The selectors, each once.
-    #[must_use]
-    pub fn selectors(&self) -> &[Selector] {
-        &self.selectors
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.groups.iter().enumerate().flat_map(|(at, group)| {
+            let earlier = self.groups.get(..at).unwrap_or_default();
+            group.selectors.iter().filter(move |selector| {
+                earlier.iter().all(|group| group.selectors.binary_search(selector).is_err())
+            })
+        })
     }
 
-    /// What an event's attributes must be.
+    /// What its positions are called in a cursor while it catches up: each selector by a name of its own if these fit,
+    /// else all by one.
+    pub(crate) fn tags(&self) -> Vec<Tag> {
+        let all = || self.groups.iter().flat_map(Group::tags);
+        if all().count() <= Cursor::MAX_EXCEPTIONS { all().collect() } else { vec![self.tag()] }
+    }
+
+    /// What all of it together is called in a cursor.
+    pub(crate) fn tag(&self) -> Tag {
+        let tags: Vec<_> = self.groups.iter().flat_map(Group::tags).map(|tag| tag.to_string()).collect();
+        Tag::of(tags.iter().map(String::as_bytes))
+    }
+
+    /// Whether nothing is followed.
     #[must_use]
-    pub fn wanted(&self) -> &Filter {
-        &self.filter
+    pub fn is_empty(&self) -> bool {
+        self.groups.iter().all(|group| group.selectors.is_empty())
+    }
+
+    /// Whether an event with these attributes on a channel that people follow is let through.
+    #[must_use]
+    pub fn admits(&self, channel: &Channel, attributes: &Attributes) -> bool {
+        self.groups.iter().any(|group| group.filter.admits(attributes) && group.selects(channel))
+    }
+
+    /// Whether some of it is let through only with the right attributes.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.groups.iter().any(|group| !group.filter.is_empty())
+    }
+
+    fn selects(&self, channel: &Channel) -> bool {
+        self.groups.iter().any(|group| group.selects(channel))
+    }
+
+    fn each(self, change: impl FnMut(&Group) -> Group) -> Self {
+        Self::of(self.groups.iter().map(change).collect())
+    }
+
+    /// One group for each filter, in order, so that the same is equal however it was put together.
+    fn of(mut groups: Vec<Group>) -> Self {
+        groups.sort_by(|a, b| a.filter.cmp(&b.filter));
+        groups.dedup_by(|next, group| {
+            let is_same = next.filter == group.filter;
+            if is_same && next.selectors != group.selectors {
+                let both = group.selectors.iter().chain(next.selectors.iter()).cloned();
+                *group = Group::new(both, group.filter.clone());
+            }
+            is_same
+        });
+        if groups.iter().any(|group| !group.selectors.is_empty()) {
+            groups.retain(|group| !group.selectors.is_empty());
+        } else {
+            groups.truncate(1);
+        }
+        Self { groups: groups.into() }
+    }
+}
+
+impl Default for Subscription {
+    fn default() -> Self {
+        Self::new([], Filter::default())
     }
 }
 
@@ -87,7 +209,7 @@ impl TryFrom<Result<Self, InvalidValue>> for Subscription {
 }
 
 /// Attributes that an event must have, all of them, with these values.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Filter(Arc<[(String, String)]>);
 
 impl Filter {
@@ -122,6 +244,10 @@ impl Filter {
         Ok(Self(parsed.into()))
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether an event with these attributes passes.
     #[must_use]
     pub fn admits(&self, attributes: &Attributes) -> bool {
@@ -146,7 +272,7 @@ impl Interest {
         channels.iter().any(|channel| match channel.reach() {
             Reach::Everyone => true,
             Reach::Session(session) => session == self.session,
-            Reach::Followers => self.selects(channel) && self.subscription.filter.admits(attributes),
+            Reach::Followers => self.subscription.admits(channel, attributes),
         })
     }
 
@@ -162,7 +288,7 @@ impl Interest {
         match channel.reach() {
             Reach::Everyone => true,
             Reach::Session(session) => session == self.session,
-            Reach::Followers => self.subscription.selectors.iter().any(|selector| selector.matches(channel)),
+            Reach::Followers => self.subscription.selects(channel),
         }
     }
 }
@@ -191,6 +317,27 @@ mod tests {
         assert!(Subscription::default().filter("", "x").is_err());
         assert!(Subscription::to("a/**/b").is_err());
         assert!(Subscription::default().and("$everyone").is_err());
+    }
+
+    #[test]
+    fn what_is_put_together_is_the_same_in_any_order() {
+        let to = |selector| Subscription::to(selector).expect("valid");
+        let system = to("a/*").and("b").and_then(|both| both.filter("kind", "system")).expect("valid");
+        let joined = system.clone().or(to("b")).or(to("c"));
+        assert_eq!(joined, to("c").or(to("b").or(system.clone())));
+        assert_eq!(joined.selectors().map(Selector::as_str).collect::<Vec<_>>(), ["b", "c", "a/*"]);
+        assert_eq!((joined.tags().len(), system.tags().len()), (4, 2));
+        assert_ne!(joined.tag(), system.tag());
+        let selector = |text| Selector::new(text).expect("valid");
+        assert_eq!(joined.clone().without(&[selector("b"), selector("c")]).selectors().count(), 1);
+        assert_eq!(joined.clone().without(&[selector("a/1")]), joined);
+        assert!(system.without(&[selector("a/*"), selector("b")]).is_empty());
+        let (b, mut attributes) = (Channel::new("b").expect("valid"), Attributes::default());
+        assert!(joined.admits(&b, &attributes), "one of the two filters lets it through");
+        let a = Channel::new("a/1").expect("valid");
+        assert!(!joined.admits(&a, &attributes));
+        attributes.insert("kind".into(), "system".into()).expect("valid");
+        assert!(joined.admits(&a, &attributes));
     }
 
     #[test]

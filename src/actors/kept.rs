@@ -99,7 +99,7 @@ impl KeptByInterest {
     }
 
     /// A client that followed these has left.
-    pub(crate) fn leave(&mut self, selectors: &[Selector], now: Instant) {
+    pub(crate) fn leave<'a>(&mut self, selectors: impl Iterator<Item = &'a Selector>, now: Instant) {
         let Some(grace) = self.longest_grace else { return };
         for selector in selectors {
             *self.departed.entry(selector) = Some(now);
@@ -162,7 +162,7 @@ mod tests {
             kept.is_stored(&[channel("runs/8"), channel("other")], now, |_| false),
             "another channel keeps it"
         );
-        kept.leave(&[Selector::new("runs/*").expect("valid")], now);
+        kept.leave([Selector::new("runs/*").expect("valid")].iter(), now);
         assert!(kept.is_stored(&run, now + GRACE - MS, |_| false), "somebody may come back");
         assert!(!kept.is_stored(&run, now + GRACE, |_| false));
     }
@@ -173,7 +173,7 @@ mod tests {
         kept.is_stored(&[channel("runs/7")], now, |_| true);
         assert!(kept.sweep(now + GRACE * 2, |_| true).is_empty());
         let left = now + GRACE * 3;
-        kept.leave(&[Selector::new("runs/7").expect("valid")], left);
+        kept.leave([Selector::new("runs/7").expect("valid")].iter(), left);
         assert!(kept.sweep(left, |_| false).is_empty());
         assert!(kept.sweep(left + GRACE - MS, |_| false).is_empty());
         assert_eq!(kept.sweep(left + GRACE, |_| false), [channel("runs/7")]);
@@ -193,9 +193,9 @@ mod tests {
     fn departures_are_forgotten() {
         let (mut kept, now) = (kept(), Instant::now());
         for n in 0..100 {
-            kept.leave(&[Selector::new(format!("runs/{n}")).expect("valid")], now);
+            kept.leave([Selector::new(format!("runs/{n}")).expect("valid")].iter(), now);
         }
-        kept.leave(&[Selector::new("runs/0").expect("valid")], now + GRACE);
+        kept.leave([Selector::new("runs/0").expect("valid")].iter(), now + GRACE);
         assert_eq!((kept.departures.len(), kept.departed.exact_len()), (1, 1));
     }
 }

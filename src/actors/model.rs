@@ -608,10 +608,7 @@ impl<'a> World<'a> {
                 continue;
             }
             for (subscription, feed) in &self.feeds {
-                let is_followed = || {
-                    subscription.selectors().iter().any(|selector| selector.matches(channel))
-                        && subscription.wanted().admits(&record.draft.attributes)
-                };
+                let is_followed = || subscription.admits(channel, &record.draft.attributes);
                 if (reach == Reach::Everyone || is_followed()) && feed.borrow_mut().takes(event) {
                     feed.borrow_mut().append(bytes.clone(), record.seq());
                     if feed.borrow_mut().wants_waking() {

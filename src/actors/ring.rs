@@ -103,16 +103,16 @@ impl Ring {
         if self.trims.is_empty() {
             return false;
         }
-        let selectors = interest.subscription.selectors();
+        let selectors = || interest.subscription.selectors();
         let is_named = |channel: &Channel| self.trims.get(channel).is_some_and(|&through| through > position);
-        let named = selectors.iter().filter_map(Selector::as_exact);
+        let named = selectors().filter_map(Selector::as_exact);
         if named
             .chain([Channel::everyone(), Channel::inbox(interest.session)])
             .any(|channel| is_named(&channel))
         {
             return true;
         }
-        selectors.iter().any(Selector::is_pattern)
+        selectors().any(Selector::is_pattern)
             && self.trims.iter().any(|(channel, &through)| through > position && interest.selects(channel))
     }
 
@@ -176,7 +176,7 @@ impl Ring {
             }
             return slice;
         }
-        let selectors = interest.subscription.selectors().len().max(1);
+        let selectors = interest.subscription.selectors().count().max(1);
         let start = self.held.partition_point(|held| held.seq <= position);
         let mut left = (TRIED / selectors).max(64);
         for held in self.held.range_mut(start..) {
@@ -194,12 +194,12 @@ impl Ring {
 
     /// The positions after `position` of a client that follows channels by name alone, in order.
     fn named_after(&self, position: Seq, interest: &Interest) -> Option<Vec<Seq>> {
-        let selectors = interest.subscription.selectors();
-        if selectors.iter().any(Selector::is_pattern) {
+        let selectors = || interest.subscription.selectors();
+        if selectors().any(Selector::is_pattern) {
             return None;
         }
         let mut all = Vec::new();
-        let named = selectors.iter().filter_map(Selector::as_exact);
+        let named = selectors().filter_map(Selector::as_exact);
         for channel in named.chain([Channel::everyone(), Channel::inbox(interest.session)]) {
             if let Some(seqs) = self.by_channel.get(&channel) {
                 let first = seqs.partition_point(|&seq| seq <= position);
@@ -213,7 +213,7 @@ impl Ring {
 
     /// The position that the last `last` events of interest come after, if the ring can tell.
     pub(crate) fn before_last(&self, last: u64, interest: &Interest) -> Option<Seq> {
-        let selectors = interest.subscription.selectors().len().max(1);
+        let selectors = interest.subscription.selectors().count().max(1);
         if last == 0 {
             return Some(self.held.back().map_or(self.floor, |held| held.seq));
         }

@@ -432,12 +432,15 @@ impl Floor {
                 Reach::Session(session) => self.deliver_privately(session, parcel),
             }
         }
-        let is_filtered =
-            parcel.record.draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
+        let draft = &parcel.record.draft;
+        let is_for_followers = draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
         for id in found.drain(..) {
             let Some(entry) = self.feeds.get(id as usize) else { continue };
-            let admits = || entry.key.subscription.wanted().admits(&parcel.record.draft.attributes);
-            if (is_filtered && !admits()) || !entry.feed.borrow_mut().takes(parcel.number) {
+            let subscription = &entry.key.subscription;
+            let admits = |channel| subscription.admits(channel, &draft.attributes);
+            let is_kept_out =
+                is_for_followers && subscription.is_filtered() && !draft.channels.iter().any(admits);
+            if is_kept_out || !entry.feed.borrow_mut().takes(parcel.number) {
                 continue;
             }
             let Some(bytes) = parcel.frames.get(entry.key.encoding) else {

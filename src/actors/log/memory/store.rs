@@ -346,12 +346,12 @@ fn remove_trim(trims: &mut BTreeMap<Seq, Vec<Channel>>, seq: Seq, channel: &Chan
 
 /// The channels that a client hears by their names, its session's and everyone's among them.
 fn named(interest: &Interest) -> impl Iterator<Item = Channel> {
-    let named = interest.subscription.selectors().iter().filter_map(Selector::as_exact);
+    let named = interest.subscription.selectors().filter_map(Selector::as_exact);
     named.chain([Channel::everyone(), Channel::inbox(interest.session)])
 }
 
 fn patterns(interest: &Interest) -> bool {
-    interest.subscription.selectors().iter().any(Selector::is_pattern)
+    interest.subscription.selectors().any(Selector::is_pattern)
 }
 
 fn due(retention: &Retention, channel: &Channel, time: u64) -> Option<u64> {

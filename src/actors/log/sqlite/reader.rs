@@ -254,12 +254,12 @@ fn record(
 
 /// The channels that a client hears by their names, its session's and everyone's among them.
 fn named(interest: &Interest) -> Vec<Channel> {
-    let named = interest.subscription.selectors().iter().filter_map(Selector::as_exact);
+    let named = interest.subscription.selectors().filter_map(Selector::as_exact);
     named.chain([Channel::everyone(), Channel::inbox(interest.session)]).collect()
 }
 
 fn patterns(interest: &Interest) -> impl Iterator<Item = &Selector> {
-    interest.subscription.selectors().iter().filter(|selector| selector.is_pattern())
+    interest.subscription.selectors().filter(|selector| selector.is_pattern())
 }
 
 /// The rows of `channels` whose names a pattern may match, by the segments before its first wildcard.
