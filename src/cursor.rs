@@ -100,9 +100,26 @@ impl Cursor {
         self.exceptions.iter().find(|(known, _)| *known == tag).map(|&(_, seq)| seq)
     }
 
+    /// What stands elsewhere than the rest.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.exceptions.iter().map(|&(tag, _)| tag)
+    }
+
     /// Whether it stands for more than one position.
     pub(crate) fn has_exceptions(&self) -> bool {
         !self.exceptions.is_empty()
+    }
+
+    /// The same client when it has read everything up to `seq`.
+    pub(crate) fn advanced(&self, seq: Seq) -> Self {
+        let base = self.seq.max(seq);
+        let behind = self.exceptions.iter().map(|&(tag, at)| (tag, at.max(seq)));
+        Self {
+            log: self.log.clone(),
+            term: self.term.clone(),
+            seq: base,
+            exceptions: behind.filter(|&(_, at)| at != base).collect(),
+        }
     }
 
     /// All positions that it stands for.

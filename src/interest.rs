@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::channel::{Channel, Reach, Selector};
-use crate::cursor::{Cursor, Tag};
+use crate::cursor::{Cursor, Seq, Tag};
 use crate::error::InvalidValue;
 use crate::event::{Attributes, check_attribute};
 use crate::identity::SessionId;
@@ -32,11 +32,10 @@ impl Group {
         Self { selectors: selectors.into(), filter }
     }
 
-    fn tags(&self) -> impl Iterator<Item = Tag> {
-        self.selectors.iter().map(|selector| {
-            let filter = self.filter.0.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
-            Tag::of([selector.as_str().as_bytes()].into_iter().chain(filter))
-        })
+    /// What the position of one of its selectors is called in a cursor.
+    fn tag(&self, selector: &Selector) -> Tag {
+        let filter = self.filter.0.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
+        Tag::of([selector.as_str().as_bytes()].into_iter().chain(filter))
     }
 
     fn selects(&self, channel: &Channel) -> bool {
@@ -77,7 +76,7 @@ impl Subscription {
     /// [`InvalidValue`] with the rule that the selector breaks.
     pub fn and(self, selector: impl AsRef<str>) -> Result<Self, InvalidValue> {
         let selector = Selector::new(selector)?;
-        Ok(self.each(|group| {
+        Ok(self.regrouped(|group| {
             Group::new(group.selectors.iter().cloned().chain([selector.clone()]), group.filter.clone())
         }))
     }
@@ -119,7 +118,7 @@ impl Subscription {
     /// on.
     #[must_use]
     pub fn without(self, selectors: &[Selector]) -> Self {
-        self.each(|group| {
+        self.regrouped(|group| {
             let left = group.selectors.iter().filter(|selector| !selectors.contains(selector));
             Group::new(left.cloned(), group.filter.clone())
         })
@@ -135,17 +134,34 @@ impl Subscription {
         })
     }
 
-    /// What its positions are called in a cursor while it catches up: each selector by a name of its own if these fit,
-    /// else all by one.
-    pub(crate) fn tags(&self) -> Vec<Tag> {
-        let all = || self.groups.iter().flat_map(Group::tags);
-        if all().count() <= Cursor::MAX_EXCEPTIONS { all().collect() } else { vec![self.tag()] }
+    /// What its positions are called in a cursor while it catches up: each selector by a name of its own if these fit
+    /// into `room`, else all by one.
+    pub(crate) fn tags(&self, room: usize) -> Vec<Tag> {
+        let all: Vec<_> = self.each_tag().collect();
+        if all.len() <= room { all } else { vec![self.tag()] }
+    }
+
+    fn each_tag(&self) -> impl Iterator<Item = Tag> {
+        self.groups.iter().flat_map(|group| group.selectors.iter().map(|selector| group.tag(selector)))
     }
 
     /// What all of it together is called in a cursor.
-    pub(crate) fn tag(&self) -> Tag {
-        let tags: Vec<_> = self.groups.iter().flat_map(Group::tags).map(|tag| tag.to_string()).collect();
+    fn tag(&self) -> Tag {
+        let tags: Vec<_> = self.each_tag().map(|tag| tag.to_string()).collect();
         Tag::of(tags.iter().map(String::as_bytes))
+    }
+
+    /// The same as one subscription for each selector and filter.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        self.groups.iter().flat_map(|group| {
+            let one = |selector: &Selector| Self::new([selector.clone()], group.filter.clone());
+            group.selectors.iter().map(one)
+        })
+    }
+
+    /// How many selectors there are, those under several filters counted with each.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.selectors.len()).sum()
     }
 
     /// Whether nothing is followed.
@@ -169,7 +185,7 @@ impl Subscription {
         self.groups.iter().any(|group| group.selects(channel))
     }
 
-    fn each(self, change: impl FnMut(&Group) -> Group) -> Self {
+    fn regrouped(self, change: impl FnMut(&Group) -> Group) -> Self {
         Self::of(self.groups.iter().map(change).collect())
     }
 
@@ -232,7 +248,7 @@ impl Filter {
         Self::of(self.0.iter().cloned().chain([(key, value)]).collect())
     }
 
-    fn of(mut parsed: Vec<(String, String)>) -> Result<Self, InvalidValue> {
+    pub(crate) fn of(mut parsed: Vec<(String, String)>) -> Result<Self, InvalidValue> {
         for (key, value) in &parsed {
             check_attribute("filter", key, value)?;
         }
@@ -273,6 +289,42 @@ impl Interest {
             Reach::Everyone => true,
             Reach::Session(session) => session == self.session,
             Reach::Followers => self.subscription.admits(channel, attributes),
+        })
+    }
+
+    /// What the position of the inbox, and of what is for everyone, is called in a cursor.
+    pub(crate) fn inbox_tag() -> Tag {
+        Tag::of([b"$".as_slice()])
+    }
+
+    /// The lowest and the highest of the positions that `cursor` says this is at; and whether nothing else is named in it.
+    pub(crate) fn positions_in(&self, cursor: &Cursor) -> (Seq, Seq, bool) {
+        let (together, inbox) = (self.subscription.tag(), Self::inbox_tag());
+        let mut named = vec![together, inbox];
+        named.extend(self.subscription.each_tag());
+        let base = cursor.exception(together).unwrap_or(cursor.seq());
+        let at = |tag| cursor.exception(tag).unwrap_or(base);
+        let inbox = cursor.exception(inbox).unwrap_or(cursor.seq());
+        let positions = || self.subscription.each_tag().map(at).chain([inbox]);
+        let is_all = cursor.tags().all(|tag| named.contains(&tag));
+        (positions().min().unwrap_or(base), positions().max().unwrap_or(base), is_all)
+    }
+
+    /// Whether a client at `cursor`, which may stand for several positions, has had the event at `seq`.
+    pub(crate) fn has_had(&self, cursor: &Cursor, event: &Draft, seq: Seq) -> bool {
+        let groups = &self.subscription.groups;
+        let together = cursor.exception(self.subscription.tag()).unwrap_or(cursor.seq());
+        event.channels.iter().any(|channel| match channel.reach() {
+            Reach::Session(session) if session != self.session => false,
+            Reach::Everyone | Reach::Session(_) => {
+                cursor.exception(Self::inbox_tag()).unwrap_or(cursor.seq()) >= seq
+            }
+            Reach::Followers => {
+                groups.iter().filter(|group| group.filter.admits(&event.attributes)).any(|group| {
+                    let mut matching = group.selectors.iter().filter(|selector| selector.matches(channel));
+                    matching.any(|selector| cursor.exception(group.tag(selector)).unwrap_or(together) >= seq)
+                })
+            }
         })
     }
 
@@ -326,7 +378,7 @@ mod tests {
         let joined = system.clone().or(to("b")).or(to("c"));
         assert_eq!(joined, to("c").or(to("b").or(system.clone())));
         assert_eq!(joined.selectors().map(Selector::as_str).collect::<Vec<_>>(), ["b", "c", "a/*"]);
-        assert_eq!((joined.tags().len(), system.tags().len()), (4, 2));
+        assert_eq!((joined.tags(4).len(), joined.tags(3).len()), (4, 1));
         assert_ne!(joined.tag(), system.tag());
         let selector = |text| Selector::new(text).expect("valid");
         assert_eq!(joined.clone().without(&[selector("b"), selector("c")]).selectors().count(), 1);

@@ -33,6 +33,7 @@ use crate::identity::{ClientId, Publisher, SessionId};
 use crate::interest::{Filter, Interest, Subscription};
 use crate::record::{Draft, Record};
 use crate::retention::Retention;
+use crate::wire::notice::{self, Notice};
 use crate::wire::{Encoding, Frames, sse};
 
 /// As many as are tried, unless they take too long for a test that is run often.
@@ -774,12 +775,13 @@ impl<'a> World<'a> {
         let client = &mut self.clients[number];
         if !std::mem::replace(&mut client.is_welcomed, true) {
             let cursor = self.timeline.cursor(position);
-            let welcome = sse::Welcome {
+            let welcome = notice::Welcome {
                 client: client.id,
                 session: client.interest.session,
                 heartbeat: Duration::ZERO,
             };
-            client.sink.write(sse::welcome((!is_notice_next).then_some(&cursor), &welcome));
+            let cursor = (!is_notice_next).then_some(&cursor);
+            client.sink.write(Encoding::SseRaw.notice(cursor, &Notice::Welcome(welcome)));
         }
     }
 
@@ -788,7 +790,7 @@ impl<'a> World<'a> {
         let dropped = sink.take_lost();
         if dropped > 0 {
             self.tally.lags += 1;
-            sink.write(sse::lag(dropped));
+            sink.write(Encoding::SseRaw.notice(None, &Notice::Lag(notice::Lag { dropped })));
         }
     }
 
@@ -820,8 +822,9 @@ impl<'a> World<'a> {
         let (before, behind) = page.records.split_at(before_gap);
         before.iter().for_each(|record| client.sink.write(frame(record)));
         if let Some((resumed_at, trimmed)) = told.zip(gap) {
-            let notice = sse::Gap { reason: "expired", after, resumed_at, head: until };
-            client.sink.write(sse::gap(&self.timeline.cursor(resumed_at), &notice));
+            let gap = notice::Gap { reason: "expired", after, resumed_at, head: until };
+            let cursor = self.timeline.cursor(resumed_at);
+            client.sink.write(Encoding::SseRaw.notice(Some(&cursor), &Notice::Gap(gap)));
             known_trim = trimmed;
         }
         behind.iter().for_each(|record| client.sink.write(frame(record)));

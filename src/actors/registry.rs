@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 
 use super::index::SelectorIndex;
-use crate::channel::{Channel, Reach};
+use crate::channel::{Channel, Reach, Selector};
 use crate::identity::{ClientId, SessionId};
-use crate::interest::Interest;
+use crate::interest::{Interest, Subscription};
 use crate::wire::Encoding;
 
 /// A worker's number in the registry.
@@ -98,16 +98,40 @@ impl Registry {
         entry.insert(Client { id, interest, route });
     }
 
+    /// Has a client follow this instead of what it did. Returns what it does not follow any more.
+    pub(crate) fn change(&mut self, id: ClientId, subscription: Subscription) -> Vec<Selector> {
+        let Some(&key) = self.keys.get(&id) else { return Vec::new() };
+        let Some(client) = self.clients.get_mut(key as usize) else { return Vec::new() };
+        let route = client.route;
+        let before = std::mem::replace(&mut client.interest.subscription, subscription.clone());
+        for selector in subscription.selectors() {
+            let followers = self.followers.entry(selector);
+            if followers.clients.insert(key) {
+                followers.routes.add(route);
+            }
+        }
+        let is_left = |selector: &&Selector| subscription.selectors().all(|kept| kept != *selector);
+        let left: Vec<_> = before.selectors().filter(is_left).cloned().collect();
+        for selector in &left {
+            self.unfollow(selector, key, route);
+        }
+        left
+    }
+
+    fn unfollow(&mut self, selector: &Selector, key: ClientKey, route: Route) {
+        self.followers.update(selector, |followers| {
+            followers.clients.remove(&key);
+            followers.routes.remove(route);
+            !followers.clients.is_empty()
+        });
+    }
+
     /// Forgets a client, and its session with the last one. Returns what it heard; nothing the second time.
     pub(crate) fn leave(&mut self, id: ClientId) -> Option<Interest> {
         let key = self.keys.remove(&id)?;
         let Client { interest, route, .. } = self.clients.try_remove(key as usize)?;
         for selector in interest.subscription.selectors() {
-            self.followers.update(selector, |followers| {
-                followers.clients.remove(&key);
-                followers.routes.remove(route);
-                !followers.clients.is_empty()
-            });
+            self.unfollow(selector, key, route);
         }
         if let Some(clients) = self.sessions.get_mut(&interest.session) {
             clients.retain(|&client| client != key);
@@ -215,7 +239,7 @@ impl Registry {
 
     /// Whether anybody follows exactly what `selector` says.
     #[cfg(test)]
-    pub(crate) fn is_followed(&mut self, selector: &crate::channel::Selector) -> bool {
+    pub(crate) fn is_followed(&mut self, selector: &Selector) -> bool {
         let mut found = false;
         self.followers.update(selector, |_| {
             found = true;

@@ -6,17 +6,20 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::feed::{Feed, Place, Read};
 use crate::cursor::Seq;
+use crate::wire::ws;
 
 /// As much as waits for one client alone; more, and it goes back to the log.
 const PRIVATE_EVENTS: usize = 256;
 const PRIVATE_BYTES: usize = 1024 * 1024;
+/// As many answers as may wait for a client that asks and does not read.
+const WRITTEN_AHEAD: usize = 256;
 
 /// What the writer finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +47,13 @@ struct State {
     seat: Option<Seat>,
     fell_out: bool,
     ended: bool,
+    /// What goes behind the cursors in the feed's frames, while channels that were added to it catch up.
+    exceptions: Option<Rc<str>>,
+    /// When the client was last heard of, if it is one that answers.
+    heard: Option<Instant>,
     waker: Option<Waker>,
+    /// Called when there is room for more to be written.
+    room: Option<Waker>,
     awake: bool,
     stalled_since: Option<Instant>,
 }
@@ -183,12 +192,46 @@ impl Sink {
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.0.borrow_mut();
-        let State { seat, written, .. } = &mut *state;
+        let State { seat, written, exceptions, fell_out, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
         let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
-        while let Pull::Bytes(bytes) = seat.pull() {
-            written.push_back(bytes);
+        loop {
+            match seat.pull() {
+                Pull::Bytes(bytes) => written.push_back(with_exceptions(bytes, exceptions.as_deref())),
+                Pull::FellOut => *fell_out = true,
+                _ => return,
+            }
         }
+    }
+
+    /// From now on the frames of the feed go with `exceptions` behind their cursors; WebSocket frames alone have them.
+    pub(crate) fn set_exceptions(&self, exceptions: Option<Rc<str>>) {
+        self.0.borrow_mut().exceptions = exceptions;
+    }
+
+    /// Whether the client reads its feed; not if it fell out, or what comes before the feed is not written yet.
+    pub(crate) fn is_live(&self) -> bool {
+        self.0.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some() && !seat.held)
+    }
+
+    /// The client was heard of.
+    pub(crate) fn hear(&self) {
+        self.0.borrow_mut().heard = Some(Instant::now());
+    }
+
+    /// For how long nothing was heard of a client that answers.
+    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.0.borrow().heard.map(|heard| now.saturating_duration_since(heard))
+    }
+
+    /// Ready once little enough waits to be taken that more may be asked for.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.borrow_mut();
+        if state.written.len() < WRITTEN_AHEAD || state.ended {
+            return Poll::Ready(());
+        }
+        state.room = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Ends the stream with `last` behind what is written.
@@ -199,6 +242,9 @@ impl Sink {
         }
         state.ended = true;
         state.written.extend(last);
+        if let Some(room) = state.room.take() {
+            room.wake();
+        }
         state.wake();
     }
 
@@ -261,6 +307,11 @@ impl State {
 
     fn pull(&mut self) -> Pull {
         if let Some(bytes) = self.written.pop_front() {
+            if self.written.is_empty()
+                && let Some(room) = self.room.take()
+            {
+                room.wake();
+            }
             return Pull::Bytes(bytes);
         }
         if self.ended {
@@ -272,7 +323,10 @@ impl State {
         if std::mem::take(&mut self.fell_out) {
             return Pull::FellOut;
         }
-        self.seat.as_mut().map_or(Pull::Pending, Seat::pull)
+        match self.seat.as_mut().map_or(Pull::Pending, Seat::pull) {
+            Pull::Bytes(bytes) => Pull::Bytes(with_exceptions(bytes, self.exceptions.as_deref())),
+            other => other,
+        }
     }
 
     fn has_output(&self) -> bool {
@@ -283,6 +337,13 @@ impl State {
         };
         let has_notice = self.tell_when_drained || self.fell_out;
         has_notice || !self.written.is_empty() || self.seat.as_ref().is_some_and(seat_has)
+    }
+}
+
+fn with_exceptions(frames: Bytes, exceptions: Option<&str>) -> Bytes {
+    match exceptions {
+        Some(exceptions) => ws::with_exceptions(&frames, exceptions),
+        None => frames,
     }
 }
 

@@ -17,12 +17,12 @@ use slab::Slab;
 use super::broker::{Broker, Delivered, WorkerAddr, WorkerStopped};
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
-use super::session::{Admitted, Answer, Close, MayRead, Ping, Session};
+use super::session::{Admitted, Answer, Close, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
 use super::turns::{Turn, Turns};
 use crate::channel::Reach;
 use crate::config::Settings;
-use crate::cursor::Seq;
+use crate::cursor::{Cursor, Seq};
 use crate::error::CloseReason;
 use crate::identity::{ClientId, SessionId};
 use crate::interest::Subscription;
@@ -61,14 +61,23 @@ pub(crate) struct Admit<F: 'static = Bytes> {
     pub(crate) answer: Answer<F>,
 }
 
-/// Command: the heartbeat of the clients of one slot.
+/// Command: let this client follow something else from here on, if it is live and its answer is whole, and tell its
+/// session. Comes where [`Admit`] would.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Splice {
+    pub(crate) client: ClientId,
+    pub(crate) joined: Subscription,
+    pub(crate) answer: Answer<Arc<Record>>,
+}
+
+/// Command: the heartbeat of the clients of one slot, with the newest position.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub(crate) struct PingSlot {
     pub(crate) slot: u32,
     pub(crate) slots: u32,
-    pub(crate) block: Bytes,
-    pub(crate) head: Seq,
+    pub(crate) cursor: Cursor,
 }
 
 /// Command: replays wait for their turns.
@@ -203,19 +212,40 @@ impl Handler<Admit> for Worker {
     }
 }
 
+impl Handler<Splice> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Splice { client, joined, answer }: Splice, _: &mut Self::Context) {
+        let mut floor = self.floor.borrow_mut();
+        let is_seated = match &answer {
+            Answer::Missed { through, is_whole: true, .. } => floor.reseat(client, joined, *through),
+            _ => false,
+        };
+        if let Some(member) = floor.members.get(&client) {
+            member.session.do_send(Joined { answer, is_seated });
+        }
+    }
+}
+
 impl Handler<PingSlot> for Worker {
     type Result = ();
 
     fn handle(&mut self, ping: PingSlot, _: &mut Self::Context) {
         let now = Instant::now();
         let floor = self.floor.borrow();
+        let (stream, socket) = (Encoding::SseRaw.ping(&ping.cursor), Encoding::Ws.ping(&ping.cursor));
+        let head = ping.cursor.seq();
         for (client, member) in &floor.members {
             if client.slot(ping.slots) != ping.slot {
                 continue;
             }
-            if member.sink.stalled_for(now) >= floor.settings.stall_timeout {
+            let block = if member.encoding == Encoding::Ws { &socket } else { &stream };
+            // Each ping asks for a sign of life; who owes two has had the time of both.
+            let is_silent =
+                member.sink.silent_for(now).is_some_and(|silent| silent >= floor.settings.heartbeat * 2);
+            if is_silent || member.sink.stalled_for(now) >= floor.settings.stall_timeout {
                 member.session.do_send(Close(CloseReason::Slow));
-            } else if !member.sink.push_ping(ping.block.clone(), ping.head) {
+            } else if !member.sink.push_ping(block.clone(), head) {
                 member.session.do_send(Ping);
             }
         }
@@ -372,6 +402,11 @@ impl Floor {
         }
     }
 
+    /// A client has nothing to read any more.
+    pub(crate) fn is_read_out(&mut self, client: ClientId) {
+        self.turns.forget(client);
+    }
+
     /// Gives the next replay its turn, if there is one to give.
     fn give_turn(&mut self) {
         while let Some(next) = self.turns.next() {
@@ -391,12 +426,28 @@ impl Floor {
     }
 
     fn seat(&mut self, client: ClientId, position: Seq) {
-        self.turns.forget(client);
         let Some(member) = self.members.get(&client) else { return };
         let sink = member.sink.clone();
         let key = FeedKey { subscription: member.subscription.clone(), encoding: member.encoding };
         let feed = self.feed(key);
         sink.seat(&feed, position);
+    }
+
+    /// Moves a client to the feed of those who follow `joined`; what it was given of the old one and has not taken comes
+    /// first. False for a client that is not live: nothing is changed then.
+    fn reseat(&mut self, client: ClientId, joined: Subscription, position: Seq) -> bool {
+        let Some(member) = self.members.get_mut(&client) else { return false };
+        member.sink.keep_delivered();
+        if !member.sink.is_live() {
+            return false;
+        }
+        let encoding = member.encoding;
+        let left = std::mem::replace(&mut member.subscription, joined);
+        if member.sink.unseat().is_some() {
+            self.drop_feed(&FeedKey { subscription: left, encoding });
+        }
+        self.seat(client, position);
+        true
     }
 
     fn feed(&mut self, key: FeedKey) -> Rc<RefCell<Feed>> {

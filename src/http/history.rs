@@ -14,7 +14,7 @@ use crate::actors::broker::AskHistory;
 use crate::actors::log::{PageLimit, ReadAfter};
 use crate::cursor::{Cursor, Lineage, ResetReason, Seq};
 use crate::interest::Interest;
-use crate::wire::{envelope, sse};
+use crate::wire::{envelope, notice};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -28,7 +28,7 @@ struct Answer {
     events: Vec<Box<RawValue>>,
     cursor: Cursor,
     more: bool,
-    gap: Option<sse::Gap>,
+    gap: Option<notice::Gap>,
 }
 
 pub(super) async fn history(request: HttpRequest, mount: web::Data<Mount>) -> Result<HttpResponse, Problem> {
@@ -70,7 +70,7 @@ pub(super) async fn history(request: HttpRequest, mount: web::Data<Mount>) -> Re
         cursor: history.lineage.timeline().cursor(position),
         more: position < history.head,
         // Who asks from the beginning asks for what there is.
-        gap: after.zip(lost).map(|(after, resumed_at)| sse::Gap {
+        gap: after.zip(lost).map(|(after, resumed_at)| notice::Gap {
             reason: "expired",
             after,
             resumed_at: resumed_at.min(history.head),

@@ -15,6 +15,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET events?channel=…` | a stream of Server-Sent Events |
+//! | `GET ws` | a WebSocket that subscribes and publishes |
 //! | `POST publish` | receipts, once the events are committed |
 //! | `GET history?channel=…` | what the log keeps, page by page |
 //! | `GET presence?channel=…` | who follows a channel |
@@ -28,6 +29,7 @@ mod body;
 mod events;
 mod grant;
 mod history;
+mod object;
 mod origin;
 mod problem;
 mod publish;
@@ -35,6 +37,7 @@ mod publish_body;
 mod query;
 mod socket;
 mod state;
+mod ws;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -120,6 +123,10 @@ impl HttpConfig {
         self
     }
 
+    async fn token_grant(&self, _: String) -> Result<Grant, AuthError> {
+        Err(AuthError::Forbidden("tokens are not used here".into()))
+    }
+
     async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
         (self.authorize)(request.clone()).await
     }
@@ -166,6 +173,7 @@ pub fn scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
         .service(get_only("/history", web::get().to(history::history)))
         .service(get_only("/presence", web::get().to(state::presence)))
         .service(get_only("/status", web::get().to(state::status)))
+        .service(get_only("/ws", web::get().to(ws::ws)))
         .service(
             web::resource("/publish").route(web::post().to(publish::publish)).default_service(only("POST")),
         )

@@ -60,6 +60,7 @@ impl Problem {
         gone: GONE, "cannot-resume", "The cursor cannot be resumed without loss";
         unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format";
         misdirected: MISDIRECTED_REQUEST, "misdirected", "Not under this name";
+        upgrade_required: UPGRADE_REQUIRED, "upgrade-required", "This is a WebSocket";
         unavailable: SERVICE_UNAVAILABLE, "unavailable", "Try again later";
     }
 

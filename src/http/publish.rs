@@ -52,7 +52,11 @@ pub(super) async fn publish(
     })
 }
 
-fn broadcast(audience: Audience, event: crate::Event, grant: &Grant) -> Result<Broadcast, Problem> {
+pub(super) fn broadcast(
+    audience: Audience,
+    event: crate::Event,
+    grant: &Grant,
+) -> Result<Broadcast, Problem> {
     grant.may_publish(&audience)?;
     let broadcast = match audience {
         Audience::Channels(channels) => Broadcast::channels(channels, event)?,

@@ -1,12 +1,9 @@
 //! The body of a publish, read strictly: JSON, an array of it, or one JSON object a line. Pure.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::grant::Audience;
+use super::object::Object;
 use super::problem::Problem;
 use crate::actors::Batch;
 use crate::channel::Channel;
@@ -56,78 +53,21 @@ fn not_json(error: &serde_json::Error) -> Problem {
     Problem::bad_request(format!("the body is not JSON of this form: {error}"))
 }
 
-/// The fields of an event, each as it was written.
-#[derive(Default)]
-struct Fields<'a> {
-    known: [Option<&'a RawValue>; FIELDS.len()],
-    /// A field that is not known, or is there twice, and what is wrong with it.
-    bad: Option<(String, &'static str)>,
-}
-
-const FIELDS: [&str; 9] =
+/// The fields of an event.
+pub(super) const FIELDS: [&str; 9] =
     ["channel", "channels", "sessions", "everyone", "event", "data", "attributes", "id", "ephemeral"];
 /// The first of them say whom the event is for.
 const AUDIENCES: usize = 4;
 
-impl<'a> Fields<'a> {
-    /// The field's value, but for a `null`, which stands for none.
-    fn get(&self, name: &'static str) -> Option<&'a RawValue> {
-        self.raw(name).filter(|value| value.get() != "null")
-    }
-
-    fn raw(&self, name: &'static str) -> Option<&'a RawValue> {
-        let at = FIELDS.iter().position(|field| *field == name)?;
-        self.known.get(at).copied().flatten()
-    }
-
-    fn read<T: Deserialize<'a>>(
-        &self,
-        name: &'static str,
-        rule: &'static str,
-    ) -> Result<Option<T>, InvalidValue> {
-        let value = self.get(name).map(|value| serde_json::from_str(value.get()));
-        value.transpose().map_err(|_| InvalidValue::new(name, rule))
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    let value = map.next_value()?;
-                    let at = FIELDS.iter().position(|field| *field == key);
-                    match at.and_then(|at| fields.known.get_mut(at)) {
-                        Some(slot) if slot.is_none() => *slot = Some(value),
-                        Some(_) => fields.bad = Some((key, "must not be given twice")),
-                        None => fields.bad = Some((key, "is no field of an event")),
-                    }
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(Reader)
-    }
-}
-
 fn read_one(text: &str, max_payload: usize) -> Result<(Audience, Event), Problem> {
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    if let Some((field, rule)) = fields.bad {
-        // Another's word, so not all of it.
-        let field: String = field.chars().filter(|c| !c.is_control()).take(64).collect();
-        return Err(Problem::bad_value(format!("{field} {rule}")).field(field));
-    }
-    let audience = audience(&fields)?;
+    let fields = Object::parse(text).map_err(|error| not_json(&error))?;
+    fields.check(&FIELDS, "an event")?;
+    event(&fields, max_payload)
+}
+
+/// Reads the fields of an event.
+pub(super) fn event(fields: &Object<'_>, max_payload: usize) -> Result<(Audience, Event), Problem> {
+    let audience = audience(fields)?;
     let name = match fields.read::<String>("event", "must be a string")? {
         Some(name) => EventName::new(name)?,
         None => EventName::MESSAGE,
@@ -147,7 +87,7 @@ fn read_one(text: &str, max_payload: usize) -> Result<(Audience, Event), Problem
     Ok((audience, event))
 }
 
-fn audience(fields: &Fields<'_>) -> Result<Audience, Problem> {
+fn audience(fields: &Object<'_>) -> Result<Audience, Problem> {
     let mut named = FIELDS.into_iter().take(AUDIENCES).filter(|field| fields.get(field).is_some());
     let Some(field) = named.next() else {
         let detail = "one of channel, channels, sessions and everyone must be given";
@@ -164,11 +104,11 @@ fn audience(fields: &Fields<'_>) -> Result<Audience, Problem> {
             Ok(Audience::Channels(vec![Channel::new(name)?]))
         }
         "channels" => {
-            let channels = list(fields, field)?.into_iter().map(Channel::new).collect::<Result<_, _>>();
+            let channels = fields.list(field)?.into_iter().map(Channel::new).collect::<Result<_, _>>();
             channels.map(Audience::Channels).map_err(at_fault)
         }
         "sessions" => {
-            let sessions = list(fields, field)?.iter().map(|id| id.parse()).collect::<Result<_, _>>();
+            let sessions = fields.list(field)?.iter().map(|id| id.parse()).collect::<Result<_, _>>();
             sessions.map(Audience::Sessions).map_err(at_fault)
         }
         _ => match fields.read(field, "must be true")? {
@@ -176,14 +116,6 @@ fn audience(fields: &Fields<'_>) -> Result<Audience, Problem> {
             _ => Err(InvalidValue::new(field, "must be true").into()),
         },
     }
-}
-
-fn list(fields: &Fields<'_>, field: &'static str) -> Result<Vec<String>, InvalidValue> {
-    let names: Vec<String> = fields.read(field, "must be an array of strings")?.unwrap_or_default();
-    if names.is_empty() {
-        return Err(InvalidValue::new(field, "must not be empty"));
-    }
-    Ok(names)
 }
 
 fn payload(raw: Option<&RawValue>, max: usize) -> Result<Payload, InvalidValue> {

@@ -1,11 +1,14 @@
 //! Events in, bytes out. Pure: nothing here knows of clients, actors or HTTP.
 
 pub(crate) mod envelope;
+pub(crate) mod notice;
 pub(crate) mod sse;
+pub(crate) mod ws;
 
 use bytes::Bytes;
 
-use crate::cursor::Timeline;
+use self::notice::Notice;
+use crate::cursor::{Cursor, Timeline};
 use crate::record::Record;
 
 /// A form that events are written in. All clients of one encoding share the bytes of an event.
@@ -15,13 +18,33 @@ pub(crate) enum Encoding {
     SseRaw,
     /// Server-Sent Events whose data is a JSON object with the event's particulars and its payload.
     SseEnvelope,
+    /// WebSocket messages.
+    Ws,
 }
 
 impl Encoding {
-    fn encode(self, record: &Record, timeline: &Timeline) -> Bytes {
+    /// An event for a client that is at `cursor` with it; without one for an ephemeral event.
+    pub(crate) fn event(self, record: &Record, cursor: Option<&Cursor>) -> Bytes {
         match self {
-            Self::SseRaw => sse::event(record, timeline, record.draft.payload.as_str()),
-            Self::SseEnvelope => sse::event(record, timeline, &envelope::json(record)),
+            Self::SseRaw => sse::event(record, cursor, record.draft.payload.as_str()),
+            Self::SseEnvelope => sse::event(record, cursor, &envelope::json(record)),
+            Self::Ws => ws::event(record, cursor),
+        }
+    }
+
+    /// A word of the server's own.
+    pub(crate) fn notice(self, cursor: Option<&Cursor>, notice: &Notice) -> Bytes {
+        match self {
+            Self::SseRaw | Self::SseEnvelope => sse::notice(cursor, notice),
+            Self::Ws => ws::notice(cursor, notice),
+        }
+    }
+
+    /// The heartbeat for a client that is at `cursor`.
+    pub(crate) fn ping(self, cursor: &Cursor) -> Bytes {
+        match self {
+            Self::SseRaw | Self::SseEnvelope => sse::ping(cursor),
+            Self::Ws => ws::ping(),
         }
     }
 }
@@ -31,6 +54,7 @@ impl Encoding {
 pub(crate) struct Frames {
     sse_raw: Option<Bytes>,
     sse_envelope: Option<Bytes>,
+    ws: Option<Bytes>,
 }
 
 impl Frames {
@@ -39,8 +63,12 @@ impl Frames {
         let slot = match encoding {
             Encoding::SseRaw => &mut self.sse_raw,
             Encoding::SseEnvelope => &mut self.sse_envelope,
+            Encoding::Ws => &mut self.ws,
         };
-        slot.get_or_insert_with(|| encoding.encode(record, timeline))
+        slot.get_or_insert_with(|| {
+            let cursor = record.seq().map(|seq| timeline.cursor(seq));
+            encoding.event(record, cursor.as_ref())
+        })
     }
 
     /// The event in `encoding`, if it was written.
@@ -48,6 +76,7 @@ impl Frames {
         match encoding {
             Encoding::SseRaw => self.sse_raw.as_ref(),
             Encoding::SseEnvelope => self.sse_envelope.as_ref(),
+            Encoding::Ws => self.ws.as_ref(),
         }
     }
 }

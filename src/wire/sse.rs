@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russe::{Event, Message};
-use serde::Serialize;
 
-use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
-use crate::error::CloseReason;
-use crate::identity::{ClientId, SessionId};
+use super::notice::{Closing, Notice};
+use crate::cursor::Cursor;
 use crate::record::Record;
 
-pub(super) fn event(record: &Record, timeline: &Timeline, data: &str) -> Bytes {
-    let id = record.seq().map(|seq| timeline.cursor(seq));
-    block(id.as_ref(), record.draft.name.explicit(), data)
+pub(super) fn event(record: &Record, cursor: Option<&Cursor>, data: &str) -> Bytes {
+    block(cursor, record.draft.name.explicit(), data)
 }
 
 /// How long the client is to wait before it comes back.
@@ -30,69 +27,14 @@ pub(crate) fn ping(cursor: &Cursor) -> Bytes {
     Bytes::from(format!(": ping\nid: {cursor}\n\n"))
 }
 
-#[derive(Serialize)]
-pub(crate) struct Welcome {
-    pub(crate) client: ClientId,
-    pub(crate) session: SessionId,
-    #[serde(serialize_with = "seconds")]
-    pub(crate) heartbeat: Duration,
-}
-
-fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    if duration.subsec_nanos() == 0 {
-        serializer.serialize_u64(duration.as_secs())
-    } else {
-        serializer.serialize_f64(duration.as_secs_f64())
+/// A notice; `$closing` is the last word, after a fresh `retry:`.
+pub(super) fn notice(cursor: Option<&Cursor>, notice: &Notice) -> Bytes {
+    let name = format!("${}", notice.name());
+    let block = block(cursor, Some(&name), &notice.json());
+    match notice {
+        Notice::Closing(Closing { retry_in, .. }) => [retry(*retry_in), block].concat().into(),
+        _ => block,
     }
-}
-
-/// The first block; without a cursor if a notice follows that carries one.
-pub(crate) fn welcome(cursor: Option<&Cursor>, welcome: &Welcome) -> Bytes {
-    notice(cursor, "$welcome", welcome)
-}
-
-#[derive(Serialize)]
-pub(crate) struct Gap {
-    pub(crate) reason: &'static str,
-    pub(crate) after: Seq,
-    pub(crate) resumed_at: Seq,
-    pub(crate) head: Seq,
-}
-
-pub(crate) fn gap(cursor: &Cursor, gap: &Gap) -> Bytes {
-    notice(Some(cursor), "$gap", gap)
-}
-
-#[derive(Serialize)]
-pub(crate) struct Reset {
-    pub(crate) reason: ResetReason,
-    pub(crate) head: Seq,
-}
-
-pub(crate) fn reset(cursor: &Cursor, reset: &Reset) -> Bytes {
-    notice(Some(cursor), "$reset", reset)
-}
-
-pub(crate) fn lag(dropped: u64) -> Bytes {
-    #[derive(Serialize)]
-    struct Lag {
-        dropped: u64,
-    }
-    notice(None, "$lag", &Lag { dropped })
-}
-
-/// The last words: a fresh `retry:`, and why.
-pub(crate) fn closing(reason: CloseReason, retry_in: Duration) -> Bytes {
-    #[derive(Serialize)]
-    struct Closing {
-        reason: CloseReason,
-    }
-    [retry(retry_in), notice(None, "$closing", &Closing { reason })].concat().into()
-}
-
-fn notice(cursor: Option<&Cursor>, name: &str, payload: &impl Serialize) -> Bytes {
-    // Our own structs of numbers and words.
-    block(cursor, Some(name), &serde_json::to_string(payload).unwrap_or_default())
 }
 
 fn block(cursor: Option<&Cursor>, name: Option<&str>, data: &str) -> Bytes {

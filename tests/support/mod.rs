@@ -6,6 +6,7 @@ pub mod bad_log;
 pub mod http;
 pub mod hub;
 pub mod sse;
+pub mod ws;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

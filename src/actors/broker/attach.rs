@@ -165,15 +165,16 @@ impl Broker {
             // Known from its first word on, so that it can be counted, reached and closed while it catches up.
             self.registry.enter(client, interest.clone(), route);
         }
+        let extent = Extent::Whole;
         match outlet {
             Outlet::Thread(worker, encoding) => {
-                let answer = self.answer(timeline, at, &interest, |ring, after, timeline| {
+                let answer = self.answer(timeline, at, &interest, extent, |ring, after, timeline| {
                     ring.after(after, &interest, encoding, timeline, PAGE)
                 });
                 worker.do_send(Admit { client, answer });
             }
             Outlet::Local(local) => {
-                let answer = self.answer(timeline, at, &interest, |ring, after, _| {
+                let answer = self.answer(timeline, at, &interest, extent, |ring, after, _| {
                     ring.records_after(after, &interest, PAGE)
                 });
                 local.do_send(Admit::<Arc<Record>> { client, answer });
@@ -182,51 +183,63 @@ impl Broker {
     }
 
     /// What a client is told, `slice` being how it is given what the ring has. Without a timeline there is no stream.
-    fn answer<F>(
+    pub(super) fn answer<F>(
         &mut self,
         timeline: Option<Timeline>,
         at: At,
         interest: &Interest,
+        extent: Extent,
         slice: impl FnOnce(&mut Ring, Seq, &Timeline) -> Slice<F>,
     ) -> Answer<F> {
         let Some(timeline) = timeline else { return Answer::Refused(CloseReason::Draining) };
-        match self.origin(at) {
-            Err(Ahead) => Answer::Ahead,
-            Ok((origin, reset)) => match self.covered(origin, interest) {
-                Some(after) => {
-                    let Slice { frames, through, is_whole } = slice(&mut self.ring, after, &timeline);
-                    Answer::Missed { after, through, frames, is_whole, timeline, reset }
-                }
-                None => Answer::Behind {
-                    origin: origin.unwrap_or(Origin::After(self.head)),
-                    head: self.head,
-                    timeline,
-                    log: LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() },
-                    reset,
-                },
+        let Located { origin, reset, had } = match self.locate(at, interest, extent) {
+            Ok(located) => located,
+            Err(Ahead) => return Answer::Ahead,
+        };
+        let log = LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() };
+        if let Some((had, level)) = had {
+            let origin = origin.unwrap_or(Origin::After(self.head));
+            return Answer::Behind { origin, head: level, timeline, log, reset, had: Some(had) };
+        }
+        match self.covered(origin, interest) {
+            Some(after) => {
+                let Slice { frames, through, is_whole } = slice(&mut self.ring, after, &timeline);
+                Answer::Missed { after, through, frames, is_whole, timeline, reset }
+            }
+            None => Answer::Behind {
+                origin: origin.unwrap_or(Origin::After(self.head)),
+                head: self.head,
+                timeline,
+                log,
+                reset,
+                had: None,
             },
         }
     }
 
-    /// Where the reading begins, nothing for the head, and the reset that leads there.
-    fn origin(&self, at: At) -> Result<(Option<Origin>, Option<Reset>), Ahead> {
+    /// Where the reading begins for somebody who stands there and follows this.
+    fn locate(&self, at: At, interest: &Interest, extent: Extent) -> Result<Located, Ahead> {
         let (start, is_patient) = match at {
-            At::Position(position) => return Ok((Some(Origin::After(position)), None)),
+            At::Position(position) => return Ok(Located::at(Some(Origin::After(position)))),
             At::Start(start) => (start, true),
             At::Again { start, is_last } => (start, !is_last),
         };
         let (cursor, otherwise) = match start {
-            Start::At(begin) => return Ok((begin.origin(), None)),
+            Start::At(begin) => return Ok(Located::at(begin.origin())),
             Start::After { cursor, otherwise } => (cursor, otherwise),
         };
-        let located = match (cursor, &self.lineage) {
-            (Some(cursor), Some(lineage)) => lineage.locate(&cursor, self.head),
+        let located = match (&cursor, &self.lineage) {
+            (Some(cursor), Some(lineage)) => lineage.locate(cursor, self.head),
             _ => Err(ResetReason::Malformed),
         };
-        match located {
-            Ok(position) => Ok((Some(Origin::After(position)), None)),
-            Err(ResetReason::Ahead) if is_patient => Err(Ahead),
-            Err(reason) => Ok((otherwise.origin(), Some(Reset { reason, head: self.head }))),
+        match (located, cursor) {
+            (Ok(_), Some(cursor)) if cursor.has_exceptions() => Ok(Located::among(cursor, interest, extent)),
+            (Ok(position), _) => Ok(Located::at(Some(Origin::After(position)))),
+            (Err(ResetReason::Ahead), _) if is_patient => Err(Ahead),
+            (Err(reason), _) => {
+                let reset = Some(Reset { reason, head: self.head });
+                Ok(Located { reset, ..Located::at(otherwise.origin()) })
+            }
         }
     }
 
@@ -256,6 +269,40 @@ impl Broker {
 
 /// The cursor is beyond the head, which may yet come.
 struct Ahead;
+
+/// How much of what a client follows is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    /// Something that it adds; the client's cursor may speak of more.
+    Part,
+}
+
+/// Where a reading begins.
+struct Located {
+    /// Nothing for the head.
+    origin: Option<Origin>,
+    /// What led there instead of a cursor.
+    reset: Option<Reset>,
+    /// The cursor, if it stands for several positions, and the highest of them.
+    had: Option<(Cursor, Seq)>,
+}
+
+impl Located {
+    fn at(origin: Option<Origin>) -> Self {
+        Self { origin, reset: None, had: None }
+    }
+
+    fn among(cursor: Cursor, interest: &Interest, extent: Extent) -> Self {
+        let (lowest, highest, is_all) = interest.positions_in(&cursor);
+        if extent == Extent::Whole && !is_all {
+            // It speaks of something that is not asked for in the same words: better twice than not at all.
+            return Self::at(cursor.positions().min().map(Origin::After));
+        }
+        let had = (lowest < highest).then_some((cursor, highest));
+        Self { had, ..Self::at(Some(Origin::After(lowest))) }
+    }
+}
 
 impl Begin {
     fn origin(self) -> Option<Origin> {

@@ -1,11 +1,12 @@
 //! The broker: owns who is connected and who follows what, takes events in, and sends each to the workers that have
 //! somebody for it.
 //!
-//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`attach`], [`query`].
+//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`attach`], [`join`], [`query`].
 
 mod attach;
 mod bind;
 mod builder;
+mod join;
 mod publish;
 mod query;
 mod reply;
@@ -22,6 +23,7 @@ pub(crate) use self::attach::{
 };
 pub use self::bind::{Bind, BindWith, Bound, Unbind};
 pub use self::builder::Builder;
+pub(crate) use self::join::Join;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
 pub(crate) use self::query::{AskHistory, AskLocal};
@@ -41,7 +43,6 @@ use super::worker::{CloseAll, PingSlot, Retire};
 use crate::config::Settings;
 use crate::cursor::{Lineage, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
-use crate::wire::sse;
 
 /// How often channels that are kept by interest are looked at.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
@@ -221,9 +222,9 @@ impl Handler<Ping> for Broker {
 
     fn handle(&mut self, Ping { slot, slots }: Ping, _: &mut Self::Context) {
         let Some(timeline) = &self.timeline else { return };
-        let block = sse::ping(&timeline.cursor(self.head));
+        let cursor = timeline.cursor(self.head);
         for (_, worker) in &self.workers {
-            worker.addr.do_send(PingSlot { slot, slots, block: block.clone(), head: self.head });
+            worker.addr.do_send(PingSlot { slot, slots, cursor: cursor.clone() });
         }
     }
 }

@@ -79,6 +79,8 @@ struct Chase {
     known_trim: Seq,
     log: LogReader,
     reset: Option<Reset>,
+    /// Where it was, if not everything that it follows was at one position.
+    had: Option<Cursor>,
 }
 
 /// What became of an event.
@@ -182,7 +184,7 @@ impl Subscriber {
                 let is_live = is_whole && self.owed.len() <= self.queue.capacity();
                 self.state = if is_live { State::Live(through) } else { State::Behind(through) };
             }
-            Answer::Behind { origin, head, timeline, log, reset } => {
+            Answer::Behind { origin, head, timeline, log, reset, had } => {
                 let (after, known_trim, to_seek) = match origin {
                     Origin::After(position) => (position, 0, None),
                     Origin::Earliest => (0, NOTHING_PROMISED, None),
@@ -193,7 +195,7 @@ impl Subscriber {
                 self.owe_lag();
                 let position = after;
                 self.state =
-                    State::Log(Chase { after, position, until: head, to_seek, known_trim, log, reset });
+                    State::Log(Chase { after, position, until: head, to_seek, known_trim, log, reset, had });
             }
             Answer::Ahead | Answer::Refused(_) => {}
         }
@@ -295,8 +297,16 @@ impl Subscriber {
 
     fn owe_events(&mut self, records: &[Arc<Record>]) {
         let Some(timeline) = &self.timeline else { return };
+        let had = match &self.state {
+            State::Log(chase) => chase.had.as_ref(),
+            _ => None,
+        };
+        let is_new = |record: &&Arc<Record>| {
+            let had = had.zip(record.seq());
+            !had.is_some_and(|(had, seq)| self.interest.has_had(had, &record.draft, seq))
+        };
         let event = |record: &Arc<Record>| Received::new(record.clone(), timeline.clone());
-        self.owed.extend(records.iter().map(event).map(Delivery::Event));
+        self.owed.extend(records.iter().filter(is_new).map(event).map(Delivery::Event));
     }
 }
 
