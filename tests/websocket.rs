@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use fanfare::{Batch, Broadcast, Broker, CloseSession, Drain, Event};
+use fanfare::{Batch, Broadcast, Broker, CloseReason, CloseSession, Drain, Event};
 use serde_json::{Value, json};
 use support::ws::{BINARY, CLOSE, PING, PONG, TEXT, WsClient, frame};
 use support::{TestServer, serve, sse::SseClient};
@@ -215,7 +215,7 @@ async fn the_server_says_why_it_ends() {
     let server = serve(Broker::builder());
     let (mut client, welcome) = WsClient::live(server.addr).await;
     let session = welcome["session"].as_str().expect("a session").parse().expect("a ULID");
-    server.broker.do_send(CloseSession { session });
+    server.broker.do_send(CloseSession { session, reason: CloseReason::Revoked });
     let closing = client.json().await;
     assert_eq!((&closing["op"], &closing["reason"]), (&json!("closing"), &json!("revoked")));
     assert_eq!(client.closed().await, (4001, "revoked".into()));
@@ -241,13 +241,12 @@ async fn a_subscription_begins_where_it_says() {
             for n in (first..3000).step_by(2) {
                 assert_eq!(data(&client.event().await), n.to_string(), "from {from}, ring {ring}");
             }
-            publish(&server, "c/0", "live").await;
+            client.subscribe(&["live"], None).await;
+            publish(&server, "live", "live").await;
             assert_eq!(data(&client.event().await), "live");
-            publish_many(&server, std::iter::once(("c/1".into(), "x".into()))).await;
         }
-        let from_welcome = client.subscribe(&["c/1"], welcome["cursor"].as_str()).await;
-        assert_ne!(Some(from_welcome.as_str()), welcome["cursor"].as_str(), "the others are not catching up");
-        assert!(from_welcome.contains('~'), "{from_welcome}");
+        let position = client.subscribe(&["c/1"], welcome["cursor"].as_str()).await;
+        assert_eq!(Some(position.as_str()), welcome["cursor"].as_str());
         for n in (1..3000).step_by(2) {
             assert_eq!(data(&client.event().await), n.to_string());
         }
@@ -286,12 +285,15 @@ async fn a_socket_hears_its_session_and_everyone() {
     drop(client);
     let session = welcome["session"].as_str().expect("a session").parse().expect("a ULID");
     let text = |data: &str| Event::text("message", data).expect("valid");
-    server.broker.do_send(Broadcast::sessions([session], text("to you, away")));
-    server.broker.do_send(Broadcast::everyone(text("to all, away")));
+    for missed in
+        [Broadcast::sessions([session], text("to you, away")), Broadcast::everyone(text("to all, away"))]
+    {
+        server.broker.send(missed).await.expect("answered").expect("committed");
+    }
     let (mut back, _) = WsClient::live_as(server.addr, &[("cookie", &cookie)]).await;
     server.broker.do_send(Broadcast::sessions([session], text("to you")));
-    server.broker.do_send(Broadcast::everyone(text("to all").ephemeral()));
     assert_eq!(data(&back.event().await), "to you");
+    server.broker.do_send(Broadcast::everyone(text("to all").ephemeral()));
     let ephemeral = back.event().await;
     assert_eq!(
         (data(&ephemeral), &ephemeral["cursor"], &ephemeral["seq"]),
@@ -372,7 +374,7 @@ async fn what_is_added_catches_up_beside_what_is_there() {
             }
         });
         client.send(&json!({"op": "subscribe", "ref": 9, "channels": ["b/*"], "cursor": start})).await;
-        let (mut a, mut b, mut cursor) = (Vec::new(), Vec::new(), None);
+        let (mut a, mut b, mut cursor, mut with_exceptions) = (Vec::new(), Vec::new(), None, 0);
         let mut is_subscribed = false;
         let mut take = |text: String| if text.starts_with('a') { a.push(text) } else { b.push(text) };
         let mut taken = 0;
@@ -389,7 +391,9 @@ async fn what_is_added_catches_up_beside_what_is_there() {
             take(data(&message));
             taken += 1;
             cursor = Some(message["cursor"].as_str().expect("a cursor").to_owned());
-            assert!(cursor.as_ref().is_some_and(|cursor| cursor.len() <= 128));
+            let token = cursor.as_deref().unwrap_or_default();
+            assert!(token.len() <= 128, "{token}");
+            with_exceptions += usize::from(token.contains('~'));
         }
         if taken < 2500 {
             drop(client);

@@ -106,7 +106,7 @@ impl WsClient {
                 }
                 return Some(frame);
             }
-            let mut piece = [0; 64 * 1024];
+            let mut piece = vec![0; 64 * 1024];
             let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut piece)).await;
             match read.expect("something within the test's patience") {
                 Ok(count) if count > 0 => self.raw.extend_from_slice(&piece[..count]),
