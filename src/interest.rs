@@ -104,13 +104,13 @@ impl Subscription {
     /// use fanfare::Subscription;
     ///
     /// let system = Subscription::to("alerts/**")?.filter("kind", "system")?;
-    /// let both = system.clone().or(Subscription::to("orders/7")?);
+    /// let both = system.clone().or(&Subscription::to("orders/7")?);
     /// assert_eq!(both.selectors().count(), 2);
-    /// assert_eq!(both.clone().or(system), both);
+    /// assert_eq!(both.clone().or(&system), both);
     /// # Ok::<(), fanfare::InvalidValue>(())
     /// ```
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn or(self, other: &Self) -> Self {
         Self::of(self.groups.iter().chain(other.groups.iter()).cloned().collect())
     }
 
@@ -375,8 +375,8 @@ mod tests {
     fn what_is_put_together_is_the_same_in_any_order() {
         let to = |selector| Subscription::to(selector).expect("valid");
         let system = to("a/*").and("b").and_then(|both| both.filter("kind", "system")).expect("valid");
-        let joined = system.clone().or(to("b")).or(to("c"));
-        assert_eq!(joined, to("c").or(to("b").or(system.clone())));
+        let joined = system.clone().or(&to("b")).or(&to("c"));
+        assert_eq!(joined, to("c").or(&to("b").or(&system)));
         assert_eq!(joined.selectors().map(Selector::as_str).collect::<Vec<_>>(), ["b", "c", "a/*"]);
         assert_eq!((joined.tags(4).len(), joined.tags(3).len()), (4, 1));
         assert_ne!(joined.tag(), system.tag());

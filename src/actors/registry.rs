@@ -99,7 +99,7 @@ impl Registry {
     }
 
     /// Has a client follow this instead of what it did. Returns what it does not follow any more.
-    pub(crate) fn change(&mut self, id: ClientId, subscription: Subscription) -> Vec<Selector> {
+    pub(crate) fn change(&mut self, id: ClientId, subscription: &Subscription) -> Vec<Selector> {
         let Some(&key) = self.keys.get(&id) else { return Vec::new() };
         let Some(client) = self.clients.get_mut(key as usize) else { return Vec::new() };
         let route = client.route;

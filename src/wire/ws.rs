@@ -61,10 +61,9 @@ pub(crate) fn code(reason: CloseReason) -> CloseCode {
 /// The end of the conversation.
 pub(crate) fn close(code: CloseCode, description: &str) -> Bytes {
     // A control frame holds 125 bytes, and the code takes two.
-    let end = description.floor_char_boundary(123);
-    let payload =
-        [u16::from(code).to_be_bytes().as_slice(), description.as_bytes().get(..end).unwrap_or_default()]
-            .concat();
+    let fits = description.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= 123);
+    let description = description.get(..fits.last().unwrap_or(0)).unwrap_or_default();
+    let payload = [u16::from(code).to_be_bytes().as_slice(), description.as_bytes()].concat();
     control(OpCode::Close, &payload)
 }
 

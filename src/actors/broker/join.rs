@@ -38,7 +38,7 @@ impl Handler<Join> for Broker {
             let answer = Answer::Refused(CloseReason::Draining);
             return worker.do_send(Splice { client, joined, answer });
         };
-        let left = self.registry.change(client, followed);
+        let left = self.registry.change(client, &followed);
         self.kept_by_interest.leave(left.iter(), Instant::now());
         let answer = self.answer(Some(timeline), at, &added, Extent::Part, |ring, after, _| {
             ring.records_after(after, &added, PAGE)

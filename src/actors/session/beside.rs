@@ -91,10 +91,11 @@ impl Beside {
     fn begin_next(&mut self) -> bool {
         let taken: usize = self.added.iter().map(Added::exceptions_needed).sum();
         let room = Cursor::MAX_EXCEPTIONS.saturating_sub(taken);
-        let next = self.waiting.pop_front_if(|next| next.exceptions_needed() <= room);
-        let has_next = next.is_some();
-        self.added.extend(next);
-        has_next
+        let has_room = self.waiting.front().is_some_and(|next| next.exceptions_needed() <= room);
+        if has_room {
+            self.added.extend(self.waiting.pop_front());
+        }
+        has_room
     }
 
     /// What the broker is to be asked next, and what to answer from, nothing for a change that brings nothing.
@@ -124,11 +125,11 @@ impl Session {
             return;
         };
         let Some((what, at, subscription)) = beside.next() else { return };
-        let mut joined = self.base.interest.subscription.clone().or(subscription.clone());
+        let mut joined = self.base.interest.subscription.clone().or(&subscription);
         for unfollow in &beside.leaving {
             joined = joined.without(&unfollow.selectors);
         }
-        let followed = beside.added.iter().map(|added| added.strand.interest.subscription.clone());
+        let followed = beside.added.iter().map(|added| &added.strand.interest.subscription);
         let session = self.base.interest.session;
         broker.do_send(Join {
             client: self.client,

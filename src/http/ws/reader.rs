@@ -232,7 +232,7 @@ impl Reader {
         if !subscription.selectors().all(|selector| self.grant.may_subscribe(selector)) {
             return Err(Problem::forbidden("a selector is outside the grant").field("channels"));
         }
-        let followed = self.followed.clone().or(subscription.clone());
+        let followed = self.followed.clone().or(&subscription);
         let max = self.mount.config.max_selectors;
         if followed.len() > max {
             return Err(Problem::bad_value(format!("channels must be at most {max}")).field("channels"));
