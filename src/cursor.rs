@@ -13,6 +13,7 @@ pub type Seq = u64;
 
 /// One past the largest [`Seq`]: JSON numbers are exact below it.
 const SEQ_END: Seq = 1 << 53;
+const SEQ_DIGITS: usize = 16;
 const NAME_LENGTH: usize = 6;
 
 /// The name of a log, or of one run of its writer: random, so that two timelines never share one by counting.
@@ -56,14 +57,12 @@ pub struct Cursor {
     log: Name,
     term: Name,
     seq: Seq,
-    exceptions: Box<[(Tag, Seq)]>,
+    exceptions: Exceptions,
 }
 
 impl Cursor {
     /// The longest token, in bytes: past it a browser on another origin would have to ask first.
     pub const MAX_BYTES: usize = 128;
-    /// As many positions beside the first as fit the longest token.
-    pub(crate) const MAX_EXCEPTIONS: usize = 4;
 
     /// Reads a token; nothing if it is none.
     #[must_use]
@@ -78,14 +77,15 @@ impl Cursor {
         if parts.next().is_some() || !is_name(log) || !is_name(term) {
             return None;
         }
-        let exceptions = positions.map(|exception| {
-            let (tag, seq) = exception.split_once('-')?;
-            Some((Tag::parse(tag)?, parse_seq(seq)?))
-        });
-        let exceptions = exceptions.collect::<Option<Box<_>>>()?;
-        if exceptions.len() > Self::MAX_EXCEPTIONS {
-            return None;
+        let mut exceptions = Vec::new();
+        for exception in positions {
+            let (tags, seq) = exception.split_once('-')?;
+            let seq = parse_seq(seq)?;
+            for tag in tags.split('.') {
+                exceptions.push((Tag::parse(tag)?, seq));
+            }
         }
+        let exceptions = Exceptions::new(exceptions);
         Some(Self { log: Name(log.into()), term: Name(term.into()), seq: parse_seq(seq)?, exceptions })
     }
 
@@ -97,40 +97,84 @@ impl Cursor {
 
     /// Where what bears this tag stands, if it was catching up.
     pub(crate) fn exception(&self, tag: Tag) -> Option<Seq> {
-        self.exceptions.iter().find(|(known, _)| *known == tag).map(|&(_, seq)| seq)
+        self.exceptions.0.iter().find(|(known, _)| *known == tag).map(|&(_, seq)| seq)
     }
 
     /// What stands elsewhere than the rest.
     pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
-        self.exceptions.iter().map(|&(tag, _)| tag)
+        self.exceptions.0.iter().map(|&(tag, _)| tag)
     }
 
     /// Whether it stands for more than one position.
     pub(crate) fn has_exceptions(&self) -> bool {
-        !self.exceptions.is_empty()
+        !self.exceptions.0.is_empty()
     }
 
     /// The same client when it has read everything up to `seq`.
     pub(crate) fn advanced(&self, seq: Seq) -> Self {
         let base = self.seq.max(seq);
-        let behind = self.exceptions.iter().map(|&(tag, at)| (tag, at.max(seq)));
+        let behind = self.exceptions.0.iter().map(|&(tag, at)| (tag, at.max(seq)));
         Self {
             log: self.log.clone(),
             term: self.term.clone(),
             seq: base,
-            exceptions: behind.filter(|&(_, at)| at != base).collect(),
+            exceptions: Exceptions::new(behind.filter(|&(_, at)| at != base)),
         }
     }
 
     /// All positions that it stands for.
     pub(crate) fn positions(&self) -> impl Iterator<Item = Seq> {
-        std::iter::once(self.seq).chain(self.exceptions.iter().map(|&(_, seq)| seq))
+        std::iter::once(self.seq).chain(self.exceptions.0.iter().map(|&(_, seq)| seq))
     }
 }
 
 fn parse_seq(digits: &str) -> Option<Seq> {
     let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     digits.parse().ok().filter(|&seq| is_number && seq < SEQ_END)
+}
+
+/// What stands elsewhere than the rest of a client, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Exceptions(Box<[(Tag, Seq)]>);
+
+impl Exceptions {
+    /// As many bytes of the longest token as are left for them, behind names of the usual length.
+    pub(crate) const ROOM: usize = Cursor::MAX_BYTES - (2 * NAME_LENGTH + 2 + SEQ_DIGITS);
+
+    pub(crate) fn new(exceptions: impl IntoIterator<Item = (Tag, Seq)>) -> Self {
+        let mut exceptions: Vec<_> = exceptions.into_iter().collect();
+        exceptions.sort_unstable_by_key(|&(tag, seq)| (seq, tag));
+        Self(exceptions.into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes so many tags take at one position, whatever that is.
+    pub(crate) fn bytes_for(tags: usize) -> usize {
+        (Tag::LENGTH + 1) * tags + 1 + SEQ_DIGITS
+    }
+
+    /// Whether a cursor has room for them.
+    pub(crate) fn fits(&self) -> bool {
+        self.to_string().len() <= Self::ROOM
+    }
+}
+
+/// `~` and the tags that stand at one position, with `.` between, `-` and the position; then those at the next.
+impl fmt::Display for Exceptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (tag, seq)) in self.0.iter().enumerate() {
+            let is_at = |other: Option<&(Tag, Seq)>| other.is_some_and(|(_, other)| other == seq);
+            let is_first = !is_at(at.checked_sub(1).and_then(|before| self.0.get(before)));
+            write!(f, "{}{tag}", if is_first { '~' } else { '.' })?;
+            if !is_at(self.0.get(at + 1)) {
+                write!(f, "-{seq}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Names what is catching up, in a cursor: a short digest of what it follows.
@@ -175,8 +219,7 @@ impl fmt::Debug for Tag {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.log.0, self.term.0, self.seq)?;
-        self.exceptions.iter().try_for_each(|(tag, seq)| write!(f, "~{tag}-{seq}"))
+        write!(f, "{}.{}.{}{}", self.log.0, self.term.0, self.seq, self.exceptions)
     }
 }
 
@@ -197,12 +240,12 @@ impl Timeline {
     /// The token for a position.
     #[must_use]
     pub fn cursor(&self, seq: Seq) -> Cursor {
-        self.cursor_except(seq, [])
+        self.cursor_except(seq, &Exceptions::default())
     }
 
     /// The token for a position that may not be that of `exceptions`, of which there are at most as many as fit.
-    pub(crate) fn cursor_except(&self, seq: Seq, exceptions: impl IntoIterator<Item = (Tag, Seq)>) -> Cursor {
-        let exceptions = exceptions.into_iter().filter(|&(_, at)| at != seq).collect();
+    pub(crate) fn cursor_except(&self, seq: Seq, exceptions: &Exceptions) -> Cursor {
+        let exceptions = Exceptions::new(exceptions.0.iter().copied().filter(|&(_, at)| at != seq));
         Cursor { log: self.log.clone(), term: self.term.clone(), seq, exceptions }
     }
 }
@@ -291,8 +334,15 @@ mod tests {
     fn what_is_catching_up_is_named_and_fits() {
         let (lineage, ..) = lineage();
         let tag = |n: u8| Tag::of([[n].as_slice()]);
-        let exceptions = || (0..4).map(|n| (tag(n), SEQ_END - 2 - u64::from(n)));
-        let cursor = lineage.timeline().cursor_except(SEQ_END - 1, exceptions());
+        let exceptions = Exceptions::new((0..4).map(|n| (tag(n), SEQ_END - 2 - u64::from(n))));
+        assert_eq!(exceptions.to_string().len(), 4 * Exceptions::bytes_for(1));
+        assert!(exceptions.fits());
+        let together = Exceptions::new((0..11).map(|n| (tag(n), SEQ_END - 2)));
+        assert_eq!(together.to_string().len(), Exceptions::bytes_for(11));
+        assert!(together.fits());
+        let cursor = lineage.timeline().cursor_except(SEQ_END - 1, &together);
+        assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+        let cursor = lineage.timeline().cursor_except(SEQ_END - 1, &exceptions);
         let token = cursor.to_string();
         assert!(token.len() <= Cursor::MAX_BYTES, "{token}");
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)), "{token}");
@@ -300,7 +350,6 @@ mod tests {
         assert_eq!((cursor.exception(tag(3)), cursor.exception(tag(4))), (Some(SEQ_END - 5), None));
         assert_eq!(lineage.locate(&cursor, SEQ_END - 2), Err(ResetReason::Ahead));
         assert_ne!(Tag::of([b"ab".as_slice(), b"c"]), Tag::of([b"a".as_slice(), b"bc"]));
-        assert_eq!(Cursor::parse(&format!("a.b.1{}", "~abcdef-1".repeat(5))), None);
     }
 
     #[test]
@@ -322,6 +371,7 @@ mod tests {
             "a.b.1~abcde-1",
             "a.b.1~abcdef-",
             "a.b.1~abcdef-1.2",
+            "a.b.1~abcdef.-1",
         ] {
             assert_eq!(Cursor::parse(bad), None, "{bad:?}");
         }
@@ -335,14 +385,14 @@ mod tests {
             log: lineage.log.clone(),
             term: term.clone(),
             seq,
-            exceptions: Box::default(),
+            exceptions: Exceptions::default(),
         };
         assert_eq!(lineage.locate(&cursor(&old, 10), 20), Ok(10));
         assert_eq!(lineage.locate(&cursor(&old, 11), 20), Err(ResetReason::LostTerm));
         assert_eq!(lineage.locate(&cursor(&new, 20), 20), Ok(20));
         assert_eq!(lineage.locate(&cursor(&new, 21), 20), Err(ResetReason::Ahead));
         assert_eq!(lineage.locate(&cursor(&Name::mint(), 1), 20), Err(ResetReason::LostTerm));
-        let stranger = Cursor { log: Name::mint(), term: new, seq: 1, exceptions: Box::default() };
+        let stranger = Cursor { log: Name::mint(), term: new, seq: 1, exceptions: Exceptions::default() };
         assert_eq!(lineage.locate(&stranger, 20), Err(ResetReason::OtherLog));
     }
 

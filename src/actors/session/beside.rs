@@ -18,7 +18,7 @@ use super::{BASE, LookAgain, Pieces, Session};
 use crate::actors::broker::{At, Begin, Join, Start};
 use crate::actors::log::Page;
 use crate::actors::replay::Told;
-use crate::cursor::{Cursor, Seq, Tag, Timeline};
+use crate::cursor::{Exceptions, Seq, Timeline};
 use crate::identity::SessionId;
 use crate::interest::{Interest, Subscription};
 use crate::record::Record;
@@ -35,6 +35,8 @@ pub(super) struct Beside {
     waiting: VecDeque<Added>,
     /// To be taken out of the base.
     leaving: Vec<Unfollow>,
+    /// Whether something has gone on from a cursor, and with it what the client's session was sent.
+    is_inbox_asked_for: bool,
     asked: Option<Asked>,
 }
 
@@ -60,6 +62,7 @@ impl Beside {
             added: Vec::new(),
             waiting: VecDeque::new(),
             leaving: Vec::new(),
+            is_inbox_asked_for: false,
             asked: None,
         }
     }
@@ -73,14 +76,20 @@ impl Beside {
     }
 
     /// Where strands stand that are not where the base is.
-    pub(super) fn exceptions(&self) -> impl Iterator<Item = (Tag, Seq)> {
-        self.added.iter().flat_map(Added::exceptions)
+    pub(super) fn exceptions(&self) -> Exceptions {
+        let exact = self.added.iter().flat_map(|added| added.exceptions(added.had.as_ref()));
+        let exact = Exceptions::new(exact);
+        if exact.fits() {
+            return exact;
+        }
+        // Cut twice in a row, each time while much caught up: better twice than not at all.
+        Exceptions::new(self.added.iter().flat_map(|added| added.exceptions(None)))
     }
 
     /// The same, as it stands in a cursor.
     pub(super) fn exceptions_text(&self) -> Option<String> {
-        let text: String = self.exceptions().map(|(tag, seq)| format!("~{tag}-{seq}")).collect();
-        (!text.is_empty()).then_some(text)
+        let exceptions = self.exceptions();
+        (!exceptions.is_empty()).then(|| exceptions.to_string())
     }
 
     fn added(&mut self, key: u32) -> Option<&mut Added> {
@@ -89,11 +98,14 @@ impl Beside {
 
     /// Lets the next that waits catch up, if there is room.
     fn begin_next(&mut self) -> bool {
-        let taken: usize = self.added.iter().map(Added::exceptions_needed).sum();
-        let room = Cursor::MAX_EXCEPTIONS.saturating_sub(taken);
-        let has_room = self.waiting.front().is_some_and(|next| next.exceptions_needed() <= room);
-        if has_room {
-            self.added.extend(self.waiting.pop_front());
+        let taken: usize = self.added.iter().map(Added::bytes_needed).sum();
+        let room = Exceptions::ROOM.saturating_sub(taken);
+        let Some(next) = self.waiting.front_mut() else { return false };
+        next.brings_inbox = next.is_resumed() && !self.is_inbox_asked_for;
+        let has_room = next.bytes_needed() <= room;
+        if has_room && let Some(next) = self.waiting.pop_front() {
+            self.is_inbox_asked_for |= next.brings_inbox;
+            self.added.push(next);
         }
         has_room
     }
@@ -152,12 +164,12 @@ impl Session {
         strand.strand.position = position;
         if is_first {
             strand.since = position;
-            if strand.is_resumed() {
+            if strand.brings_inbox {
                 strand.inbox_until = ledger.hand_inbox_over(position);
             }
         }
         let reference = strand.reference.clone();
-        let cursor = timeline.cursor_except(base, beside.exceptions());
+        let cursor = timeline.cursor_except(base, &beside.exceptions());
         if is_first {
             // Whoever is cut before it has read of the reset is to be told again.
             let cursor = Some(&cursor).filter(|_| reset.is_none());
@@ -214,7 +226,7 @@ impl Session {
                 _ => false,
             };
             if is_due && !had && !beside.is_brought_by_another(key, record, seq) {
-                let cursor = timeline.cursor_except(base, beside.exceptions());
+                let cursor = timeline.cursor_except(base, &beside.exceptions());
                 pieces.push(&encoding.event(record, Some(&cursor)));
             }
         }
@@ -338,8 +350,7 @@ impl Handler<Unfollow> for Session {
     fn handle(&mut self, unfollow: Unfollow, ctx: &mut Self::Context) {
         let Some(beside) = &mut self.beside else { return };
         for added in beside.added.iter_mut().chain(&mut beside.waiting) {
-            let subscription = &mut added.strand.interest.subscription;
-            *subscription = std::mem::take(subscription).without(&unfollow.selectors);
+            added.remove(&unfollow.selectors);
         }
         beside.ledger.remove(&unfollow.selectors);
         beside.leaving.push(unfollow);

@@ -219,7 +219,7 @@ impl Session {
     /// The client's position when its base is at `base`.
     fn cursor(&self, timeline: &Timeline, base: Seq) -> Cursor {
         match (&self.beside, &self.base.catch_up) {
-            (Some(beside), _) => timeline.cursor_except(base, beside.exceptions()),
+            (Some(beside), _) => timeline.cursor_except(base, &beside.exceptions()),
             (None, CatchUp::Log(chase)) => chase.cursor_at(base).unwrap_or_else(|| timeline.cursor(base)),
             (None, _) => timeline.cursor(base),
         }

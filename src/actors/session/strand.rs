@@ -9,7 +9,8 @@ use super::message::{LogReader, Origin, Reset};
 use crate::actors::broker::{At, Begin, Start};
 use crate::actors::log::{Page, Sought};
 use crate::actors::replay::{Loss, NOTHING_PROMISED, find_loss, is_last_look, next_look, start_of};
-use crate::cursor::{Cursor, Seq, Tag};
+use crate::channel::Selector;
+use crate::cursor::{Cursor, Exceptions, Seq, Tag};
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::ws::Reference;
@@ -161,17 +162,39 @@ pub(super) struct Added {
     tags: Vec<Tag>,
     /// Whatever came before this it was never to bring.
     pub(super) since: Seq,
-    /// Up to here it is also to bring what the client's session and everyone were sent before the client came.
+    /// Whether it is also to bring what the client's session and everyone were sent before the client came: what goes
+    /// on from a cursor first does.
+    pub(super) brings_inbox: bool,
+    /// Up to here it does.
     pub(super) inbox_until: Seq,
     /// Where the client was, if not everything of this was at one position.
-    had: Option<Cursor>,
+    pub(super) had: Option<Cursor>,
 }
 
 impl Added {
+    /// As many as fit a cursor; one is left for the inbox.
+    const MAX_TAGS: usize = 10;
+
     pub(super) fn new(key: u32, strand: Strand, reference: Option<Reference>) -> Self {
-        // One is left for the inbox.
-        let tags = strand.interest.subscription.tags(Cursor::MAX_EXCEPTIONS - 1);
-        Self { key, strand, reference, is_told: false, tags, since: 0, inbox_until: 0, had: None }
+        let tags = strand.interest.subscription.tags(Self::MAX_TAGS);
+        Self {
+            key,
+            strand,
+            reference,
+            is_told: false,
+            tags,
+            since: 0,
+            brings_inbox: false,
+            inbox_until: 0,
+            had: None,
+        }
+    }
+
+    /// Follows these no more; a cursor names them no more either, since they may be added again.
+    pub(super) fn remove(&mut self, selectors: &[Selector]) {
+        let subscription = &mut self.strand.interest.subscription;
+        *subscription = std::mem::take(subscription).without(selectors);
+        self.tags = subscription.tags(Self::MAX_TAGS);
     }
 
     /// Whether it follows with what comes and has nothing to catch up with.
@@ -184,18 +207,22 @@ impl Added {
         matches!(self.strand.start, Start::After { .. })
     }
 
-    /// How many of a cursor's exceptions it may take.
-    pub(super) fn exceptions_needed(&self) -> usize {
-        if self.is_from_now() { 0 } else { self.tags.len() + usize::from(self.is_resumed()) }
+    /// How many bytes of a cursor it may take.
+    pub(super) fn bytes_needed(&self) -> usize {
+        if self.is_from_now() {
+            return 0;
+        }
+        Exceptions::bytes_for(self.tags.len() + usize::from(self.brings_inbox))
     }
 
-    /// Where it stands, by the names that a cursor has for it; nothing before its start is settled.
-    pub(super) fn exceptions(&self) -> impl Iterator<Item = (Tag, Seq)> {
+    /// Where it stands, by the names that a cursor has for it; nothing before its start is settled. `had` is where it
+    /// stood before.
+    pub(super) fn exceptions(&self, had: Option<&Cursor>) -> impl Iterator<Item = (Tag, Seq)> {
         let position = self.strand.position;
         let inbox = (self.inbox_until > position).then(Interest::inbox_tag);
         let tags = self.tags.iter().copied().chain(inbox);
         tags.filter(|_| self.is_told).map(move |tag| {
-            let had = self.had.as_ref().map_or(0, |had| had.exception(tag).unwrap_or(had.seq()));
+            let had = had.map_or(0, |had| had.exception(tag).unwrap_or(had.seq()));
             (tag, position.max(had))
         })
     }
