@@ -95,14 +95,10 @@ impl Cursor {
         self.seq
     }
 
-    /// Where what bears this tag stands, if it was catching up.
-    pub(crate) fn exception(&self, tag: Tag) -> Option<Seq> {
-        self.exceptions.0.iter().find(|(known, _)| *known == tag).map(|&(_, seq)| seq)
-    }
-
-    /// What stands elsewhere than the rest.
-    pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
-        self.exceptions.0.iter().map(|&(tag, _)| tag)
+    /// Where what bears this tag stands.
+    pub(crate) fn position_of(&self, tag: Tag) -> Seq {
+        let exception = self.exceptions.0.iter().find(|(known, _)| *known == tag);
+        exception.map_or(self.seq, |&(_, seq)| seq)
     }
 
     /// Whether it stands for more than one position.
@@ -120,11 +116,6 @@ impl Cursor {
             seq: base,
             exceptions: Exceptions::new(behind.filter(|&(_, at)| at != base)),
         }
-    }
-
-    /// All positions that it stands for.
-    pub(crate) fn positions(&self) -> impl Iterator<Item = Seq> {
-        std::iter::once(self.seq).chain(self.exceptions.0.iter().map(|&(_, seq)| seq))
     }
 }
 
@@ -302,7 +293,8 @@ impl Lineage {
         let Some(place) = self.terms.iter().position(|(term, _)| *term == cursor.term) else {
             return Err(ResetReason::LostTerm);
         };
-        let newest = cursor.positions().max().unwrap_or(cursor.seq);
+        let newest =
+            cursor.exceptions.0.iter().map(|&(_, seq)| seq).chain([cursor.seq]).max().unwrap_or(cursor.seq);
         match self.terms.get(place + 1) {
             Some(&(_, next)) if newest >= next => Err(ResetReason::LostTerm),
             _ if newest > head => Err(ResetReason::Ahead),
@@ -347,7 +339,7 @@ mod tests {
         assert!(token.len() <= Cursor::MAX_BYTES, "{token}");
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)), "{token}");
         assert_eq!(Cursor::parse(&token), Some(cursor.clone()));
-        assert_eq!((cursor.exception(tag(3)), cursor.exception(tag(4))), (Some(SEQ_END - 5), None));
+        assert_eq!((cursor.position_of(tag(3)), cursor.position_of(tag(4))), (SEQ_END - 5, SEQ_END - 1));
         assert_eq!(lineage.locate(&cursor, SEQ_END - 2), Err(ResetReason::Ahead));
         assert_ne!(Tag::of([b"ab".as_slice(), b"c"]), Tag::of([b"a".as_slice(), b"bc"]));
     }

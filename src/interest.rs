@@ -134,21 +134,9 @@ impl Subscription {
         })
     }
 
-    /// What its positions are called in a cursor while it catches up: each selector by a name of its own if these fit
-    /// into `room`, else all by one.
-    pub(crate) fn tags(&self, room: usize) -> Vec<Tag> {
-        let all: Vec<_> = self.each_tag().collect();
-        if all.len() <= room { all } else { vec![self.tag()] }
-    }
-
-    fn each_tag(&self) -> impl Iterator<Item = Tag> {
+    /// What the positions of its selectors are called in a cursor while they catch up.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = Tag> {
         self.groups.iter().flat_map(|group| group.selectors.iter().map(|selector| group.tag(selector)))
-    }
-
-    /// What all of it together is called in a cursor.
-    fn tag(&self) -> Tag {
-        let tags: Vec<_> = self.each_tag().map(|tag| tag.to_string()).collect();
-        Tag::of(tags.iter().map(String::as_bytes))
     }
 
     /// The same as one subscription for each selector and filter.
@@ -297,32 +285,23 @@ impl Interest {
         Tag::of([b"$".as_slice()])
     }
 
-    /// The lowest and the highest of the positions that `cursor` says this is at; and whether nothing else is named in it.
-    pub(crate) fn positions_in(&self, cursor: &Cursor) -> (Seq, Seq, bool) {
-        let (together, inbox) = (self.subscription.tag(), Self::inbox_tag());
-        let mut named = vec![together, inbox];
-        named.extend(self.subscription.each_tag());
-        let base = cursor.exception(together).unwrap_or(cursor.seq());
-        let at = |tag| cursor.exception(tag).unwrap_or(base);
-        let inbox = cursor.exception(inbox).unwrap_or(cursor.seq());
-        let positions = || self.subscription.each_tag().map(at).chain([inbox]);
-        let is_all = cursor.tags().all(|tag| named.contains(&tag));
-        (positions().min().unwrap_or(base), positions().max().unwrap_or(base), is_all)
+    /// The lowest and the highest of the positions that `cursor` says this is at.
+    pub(crate) fn positions_in(&self, cursor: &Cursor) -> (Seq, Seq) {
+        let named = || self.subscription.tags().chain([Self::inbox_tag()]);
+        let positions = || named().map(|tag| cursor.position_of(tag));
+        (positions().min().unwrap_or(cursor.seq()), positions().max().unwrap_or(cursor.seq()))
     }
 
     /// Whether a client at `cursor`, which may stand for several positions, has had the event at `seq`.
     pub(crate) fn has_had(&self, cursor: &Cursor, event: &Draft, seq: Seq) -> bool {
         let groups = &self.subscription.groups;
-        let together = cursor.exception(self.subscription.tag()).unwrap_or(cursor.seq());
         event.channels.iter().any(|channel| match channel.reach() {
             Reach::Session(session) if session != self.session => false,
-            Reach::Everyone | Reach::Session(_) => {
-                cursor.exception(Self::inbox_tag()).unwrap_or(cursor.seq()) >= seq
-            }
+            Reach::Everyone | Reach::Session(_) => cursor.position_of(Self::inbox_tag()) >= seq,
             Reach::Followers => {
                 groups.iter().filter(|group| group.filter.admits(&event.attributes)).any(|group| {
                     let mut matching = group.selectors.iter().filter(|selector| selector.matches(channel));
-                    matching.any(|selector| cursor.exception(group.tag(selector)).unwrap_or(together) >= seq)
+                    matching.any(|selector| cursor.position_of(group.tag(selector)) >= seq)
                 })
             }
         })
@@ -378,8 +357,7 @@ mod tests {
         let joined = system.clone().or(&to("b")).or(&to("c"));
         assert_eq!(joined, to("c").or(&to("b").or(&system)));
         assert_eq!(joined.selectors().map(Selector::as_str).collect::<Vec<_>>(), ["b", "c", "a/*"]);
-        assert_eq!((joined.tags(4).len(), joined.tags(3).len()), (4, 1));
-        assert_ne!(joined.tag(), system.tag());
+        assert_eq!(joined.tags().collect::<std::collections::BTreeSet<_>>().len(), 4, "each its own");
         let selector = |text| Selector::new(text).expect("valid");
         assert_eq!(joined.clone().without(&[selector("b"), selector("c")]).selectors().count(), 1);
         assert_eq!(joined.clone().without(&[selector("a/1")]), joined);

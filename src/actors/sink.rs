@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::feed::{Feed, Place, Read};
 use crate::cursor::Seq;
-use crate::wire::ws;
+use crate::wire::ws::Recast;
 
 /// As much as waits for one client alone; more, and it goes back to the log.
 const PRIVATE_EVENTS: usize = 256;
@@ -47,8 +47,8 @@ struct State {
     seat: Option<Seat>,
     fell_out: bool,
     ended: bool,
-    /// What goes behind the cursors in the feed's frames, while channels that were added to it catch up.
-    exceptions: Option<Rc<str>>,
+    /// What the cursors in the feed's frames are to say, while channels that were added to it catch up.
+    recast: Option<Recast>,
     /// When the client was last heard of, if it is one that answers.
     heard: Option<Instant>,
     waker: Option<Waker>,
@@ -192,21 +192,21 @@ impl Sink {
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.0.borrow_mut();
-        let State { seat, written, exceptions, fell_out, .. } = &mut *state;
+        let State { seat, written, recast: cast, fell_out, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
         let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
         loop {
             match seat.pull() {
-                Pull::Bytes(bytes) => written.push_back(with_exceptions(bytes, exceptions.as_deref())),
+                Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_ref())),
                 Pull::FellOut => *fell_out = true,
                 _ => return,
             }
         }
     }
 
-    /// From now on the frames of the feed go with `exceptions` behind their cursors; WebSocket frames alone have them.
-    pub(crate) fn set_exceptions(&self, exceptions: Option<Rc<str>>) {
-        self.0.borrow_mut().exceptions = exceptions;
+    /// From now on the cursors in the feed's frames, which are WebSocket's, are recast.
+    pub(crate) fn recast(&self, recast: Option<Recast>) {
+        self.0.borrow_mut().recast = recast;
     }
 
     /// Whether the client reads its feed; not if it fell out, or what comes before the feed is not written yet.
@@ -324,7 +324,7 @@ impl State {
             return Pull::FellOut;
         }
         match self.seat.as_mut().map_or(Pull::Pending, Seat::pull) {
-            Pull::Bytes(bytes) => Pull::Bytes(with_exceptions(bytes, self.exceptions.as_deref())),
+            Pull::Bytes(bytes) => Pull::Bytes(recast(bytes, self.recast.as_ref())),
             other => other,
         }
     }
@@ -340,9 +340,9 @@ impl State {
     }
 }
 
-fn with_exceptions(frames: Bytes, exceptions: Option<&str>) -> Bytes {
-    match exceptions {
-        Some(exceptions) => ws::with_exceptions(&frames, exceptions),
+fn recast(frames: Bytes, recast: Option<&Recast>) -> Bytes {
+    match recast {
+        Some(recast) => recast.apply(&frames),
         None => frames,
     }
 }

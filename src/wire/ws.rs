@@ -1,6 +1,8 @@
 //! WebSocket: one JSON object per text message, `op` first. What a server sends is not masked, so that a frame is the same
 //! for all who get it and is written once.
 
+use std::rc::Rc;
+
 use actix_http::ws::{CloseCode, OpCode, Parser};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
@@ -119,22 +121,43 @@ fn object(op: &str, fields: &str, cursor: Option<&Cursor>) -> Bytes {
     })
 }
 
-/// The same messages, each cursor at the end of one with `exceptions` behind it.
-pub(crate) fn with_exceptions(frames: &[u8], exceptions: &str) -> Bytes {
-    let mut frames = BytesMut::from(frames);
-    let mut out = BytesMut::with_capacity(frames.len() + exceptions.len());
-    // They are our own frames, whole, so there is nothing to refuse.
-    while let Ok(Some((_, code, payload))) = Parser::parse(&mut frames, false, usize::MAX) {
-        let payload = payload.unwrap_or_default();
-        match payload.strip_suffix(b"\"}").filter(|_| code == OpCode::Text) {
-            Some(before) => {
-                let text = [before, exceptions.as_bytes(), b"\"}"].concat();
-                Parser::write_message(&mut out, text, code, true, false);
+/// What a client's cursors say otherwise than those in the frames that all share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Recast {
+    /// The same, with this behind it.
+    Behind(Rc<str>),
+    /// This.
+    Instead(Rc<str>),
+}
+
+impl Recast {
+    /// The same messages, with this client's cursors. They are at the end of a message.
+    pub(crate) fn apply(&self, frames: &[u8]) -> Bytes {
+        const BEFORE: &[u8] = br#","cursor":""#;
+        const BEHIND: &[u8] = br#""}"#;
+        let mut frames = BytesMut::from(frames);
+        let mut out = BytesMut::with_capacity(frames.len() + 32);
+        // They are our own frames, whole, so there is nothing to refuse.
+        while let Ok(Some((_, code, payload))) = Parser::parse(&mut frames, false, usize::MAX) {
+            let payload = payload.unwrap_or_default();
+            let said = payload.strip_suffix(BEHIND).filter(|_| code == OpCode::Text);
+            let length = said.and_then(|said| said.iter().rev().position(|&byte| byte == b'"'));
+            let parts =
+                said.zip(length).and_then(|(said, length)| said.split_at_checked(said.len() - length));
+            match parts.filter(|(before, _)| before.ends_with(BEFORE)) {
+                Some((before, cursor)) => {
+                    let cursor = match self {
+                        Self::Behind(exceptions) => [cursor, exceptions.as_bytes()].concat(),
+                        Self::Instead(cursor) => cursor.as_bytes().to_vec(),
+                    };
+                    let text = [before, &cursor, BEHIND].concat();
+                    Parser::write_message(&mut out, text, code, true, false);
+                }
+                None => Parser::write_message(&mut out, payload, code, true, false),
             }
-            None => Parser::write_message(&mut out, payload, code, true, false),
         }
+        out.freeze()
     }
-    out.freeze()
 }
 
 fn control(code: OpCode, payload: &[u8]) -> Bytes {
@@ -153,25 +176,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exceptions_go_behind_cursors_and_nothing_else() {
-        let long = "x".repeat(200);
-        let messages = [
-            (
-                r#"{"op":"event","data":"DATA","cursor":"a.b.1"}"#,
-                r#"{"op":"event","data":"DATA","cursor":"a.b.1~t-0"}"#,
-            ),
-            (
-                r#"{"op":"event","data":"DATA","cursor":null}"#,
-                r#"{"op":"event","data":"DATA","cursor":null}"#,
-            ),
-        ];
-        for data in ["y", long.as_str()] {
-            let all = |pick: fn(&(&'static str, &'static str)) -> &'static str| {
-                let frames =
-                    messages.iter().flat_map(|pair| [text(&pick(pair).replace("DATA", data)), ping()]);
-                frames.collect::<Vec<_>>().concat()
-            };
-            assert_eq!(with_exceptions(&all(|pair| pair.0), "~t-0"), all(|pair| pair.1));
+    fn cursors_are_recast_and_nothing_else() {
+        for data in ["y".to_owned(), "x".repeat(200), r#"\",\"cursor\":\"a"#.to_owned(), "z".repeat(70_000)] {
+            let event =
+                |cursor: &str| text(&format!(r#"{{"op":"event","data":"{data}","cursor":{cursor}}}"#));
+            let frames = |cursor: &str| [event(cursor), ping(), event("null"), event(cursor)].concat();
+            let shared = frames(r#""a.b.1""#);
+            let behind = Recast::Behind("~t-0".into());
+            assert_eq!(behind.apply(&shared), frames(r#""a.b.1~t-0""#));
+            assert_eq!(Recast::Instead("a.b.0".into()).apply(&shared), frames(r#""a.b.0""#));
         }
     }
 

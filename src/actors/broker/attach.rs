@@ -165,16 +165,15 @@ impl Broker {
             // Known from its first word on, so that it can be counted, reached and closed while it catches up.
             self.registry.enter(client, interest.clone(), route);
         }
-        let extent = Extent::Whole;
         match outlet {
             Outlet::Thread(worker, encoding) => {
-                let answer = self.answer(timeline, at, &interest, extent, |ring, after, timeline| {
+                let answer = self.answer(timeline, at, &interest, |ring, after, timeline| {
                     ring.after(after, &interest, encoding, timeline, PAGE)
                 });
                 worker.do_send(Admit { client, answer });
             }
             Outlet::Local(local) => {
-                let answer = self.answer(timeline, at, &interest, extent, |ring, after, _| {
+                let answer = self.answer(timeline, at, &interest, |ring, after, _| {
                     ring.records_after(after, &interest, PAGE)
                 });
                 local.do_send(Admit::<Arc<Record>> { client, answer });
@@ -188,11 +187,10 @@ impl Broker {
         timeline: Option<Timeline>,
         at: At,
         interest: &Interest,
-        extent: Extent,
         slice: impl FnOnce(&mut Ring, Seq, &Timeline) -> Slice<F>,
     ) -> Answer<F> {
         let Some(timeline) = timeline else { return Answer::Refused(CloseReason::Draining) };
-        let Located { origin, reset, had } = match self.locate(at, interest, extent) {
+        let Located { origin, reset, had } = match self.locate(at, interest) {
             Ok(located) => located,
             Err(Ahead) => return Answer::Ahead,
         };
@@ -218,7 +216,7 @@ impl Broker {
     }
 
     /// Where the reading begins for somebody who stands there and follows this.
-    fn locate(&self, at: At, interest: &Interest, extent: Extent) -> Result<Located, Ahead> {
+    fn locate(&self, at: At, interest: &Interest) -> Result<Located, Ahead> {
         let (start, is_patient) = match at {
             At::Position(position) => return Ok(Located::at(Some(Origin::After(position)))),
             At::Start(start) => (start, true),
@@ -233,7 +231,7 @@ impl Broker {
             _ => Err(ResetReason::Malformed),
         };
         match (located, cursor) {
-            (Ok(_), Some(cursor)) if cursor.has_exceptions() => Ok(Located::among(cursor, interest, extent)),
+            (Ok(_), Some(cursor)) if cursor.has_exceptions() => Ok(Located::among(cursor, interest)),
             (Ok(position), _) => Ok(Located::at(Some(Origin::After(position)))),
             (Err(ResetReason::Ahead), _) if is_patient => Err(Ahead),
             (Err(reason), _) => {
@@ -270,14 +268,6 @@ impl Broker {
 /// The cursor is beyond the head, which may yet come.
 struct Ahead;
 
-/// How much of what a client follows is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extent {
-    Whole,
-    /// Something that it adds; the client's cursor may speak of more.
-    Part,
-}
-
 /// Where a reading begins.
 struct Located {
     /// Nothing for the head.
@@ -293,12 +283,10 @@ impl Located {
         Self { origin, reset: None, had: None }
     }
 
-    fn among(cursor: Cursor, interest: &Interest, extent: Extent) -> Self {
-        let (lowest, highest, is_all) = interest.positions_in(&cursor);
-        if extent == Extent::Whole && !is_all {
-            // It speaks of something that is not asked for in the same words: better twice than not at all.
-            return Self::at(cursor.positions().min().map(Origin::After));
-        }
+    /// Where somebody who follows this begins with a cursor that speaks of several positions, and maybe of what is not
+    /// followed any more.
+    fn among(cursor: Cursor, interest: &Interest) -> Self {
+        let (lowest, highest) = interest.positions_in(&cursor);
         let had = (lowest < highest).then_some((cursor, highest));
         Self { had, ..Self::at(Some(Origin::After(lowest))) }
     }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use actix::prelude::*;
 
-use super::attach::Extent;
 use super::{At, Broker};
 use crate::actors::session::{Answer, PAGE};
 use crate::actors::worker::{Splice, Worker};
@@ -40,9 +39,8 @@ impl Handler<Join> for Broker {
         };
         let left = self.registry.change(client, &followed);
         self.kept_by_interest.leave(left.iter(), Instant::now());
-        let answer = self.answer(Some(timeline), at, &added, Extent::Part, |ring, after, _| {
-            ring.records_after(after, &added, PAGE)
-        });
+        let answer =
+            self.answer(Some(timeline), at, &added, |ring, after, _| ring.records_after(after, &added, PAGE));
         worker.do_send(Splice { client, joined, answer });
     }
 }

@@ -6,7 +6,6 @@
 //! A few strands catch up at a time, as many as a cursor has room for; others wait their turn.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -18,12 +17,12 @@ use super::{BASE, LookAgain, Pieces, Session};
 use crate::actors::broker::{At, Begin, Join, Start};
 use crate::actors::log::Page;
 use crate::actors::replay::Told;
-use crate::cursor::{Exceptions, Seq, Timeline};
+use crate::cursor::{Cursor, Exceptions, Seq, Timeline};
 use crate::identity::SessionId;
 use crate::interest::{Interest, Subscription};
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
-use crate::wire::ws::Answer as Said;
+use crate::wire::ws::{Answer as Said, Recast};
 
 /// What is beside a client's base.
 pub(super) struct Beside {
@@ -75,8 +74,25 @@ impl Beside {
         self.added.iter().filter(|added| added.strand.wants_to_read()).map(|added| added.key)
     }
 
+    /// The client's position when its base is at `base`.
+    pub(super) fn cursor(&self, timeline: &Timeline, base: Seq) -> Cursor {
+        // What has no name of its own there is not claimed to be further: whoever is cut then has some things twice,
+        // which is better than not at all.
+        let held_back = self.added.iter().filter_map(Added::holds_back).min();
+        timeline.cursor_except(base.min(held_back.unwrap_or(base)), &self.exceptions())
+    }
+
+    /// What is to be said of it in the frames of the feed, whose cursors speak of the base alone.
+    pub(super) fn recast(&self, timeline: &Timeline) -> Option<Recast> {
+        if self.added.iter().any(|added| added.holds_back().is_some()) {
+            return Some(Recast::Instead(self.cursor(timeline, Seq::MAX).to_string().into()));
+        }
+        let exceptions = self.exceptions();
+        (!exceptions.is_empty()).then(|| Recast::Behind(exceptions.to_string().into()))
+    }
+
     /// Where strands stand that are not where the base is.
-    pub(super) fn exceptions(&self) -> Exceptions {
+    fn exceptions(&self) -> Exceptions {
         let exact = self.added.iter().flat_map(|added| added.exceptions(added.had.as_ref()));
         let exact = Exceptions::new(exact);
         if exact.fits() {
@@ -84,12 +100,6 @@ impl Beside {
         }
         // Cut twice in a row, each time while much caught up: better twice than not at all.
         Exceptions::new(self.added.iter().flat_map(|added| added.exceptions(None)))
-    }
-
-    /// The same, as it stands in a cursor.
-    pub(super) fn exceptions_text(&self) -> Option<String> {
-        let exceptions = self.exceptions();
-        (!exceptions.is_empty()).then(|| exceptions.to_string())
     }
 
     fn added(&mut self, key: u32) -> Option<&mut Added> {
@@ -169,7 +179,7 @@ impl Session {
             }
         }
         let reference = strand.reference.clone();
-        let cursor = timeline.cursor_except(base, &beside.exceptions());
+        let cursor = beside.cursor(&timeline, base);
         if is_first {
             // Whoever is cut before it has read of the reset is to be told again.
             let cursor = Some(&cursor).filter(|_| reset.is_none());
@@ -226,17 +236,17 @@ impl Session {
                 _ => false,
             };
             if is_due && !had && !beside.is_brought_by_another(key, record, seq) {
-                let cursor = timeline.cursor_except(base, &beside.exceptions());
+                let cursor = beside.cursor(timeline, base);
                 pieces.push(&encoding.event(record, Some(&cursor)));
             }
         }
         pieces.finish();
     }
 
-    /// Has the feed's frames name where the strands stand.
+    /// Has the feed's frames say where the strands stand.
     fn name_exceptions(&self) {
-        let text = self.beside.as_ref().and_then(|beside| beside.exceptions_text());
-        self.sink.set_exceptions(text.map(Rc::from));
+        let known = self.beside.as_ref().zip(self.timeline.as_ref());
+        self.sink.recast(known.and_then(|(beside, timeline)| beside.recast(timeline)));
     }
 
     /// What the strand missed last was written, and the base follows it from here on.

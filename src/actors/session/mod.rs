@@ -37,7 +37,7 @@ use crate::identity::ClientId;
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
-use crate::wire::{Encoding, sse, ws};
+use crate::wire::{Encoding, sse};
 
 /// How much of the log is held for a client at a time.
 pub(crate) const PAGE: PageLimit = PageLimit { events: 1024, bytes: 256 * 1024 };
@@ -219,7 +219,7 @@ impl Session {
     /// The client's position when its base is at `base`.
     fn cursor(&self, timeline: &Timeline, base: Seq) -> Cursor {
         match (&self.beside, &self.base.catch_up) {
-            (Some(beside), _) => timeline.cursor_except(base, &beside.exceptions()),
+            (Some(beside), _) => beside.cursor(timeline, base),
             (None, CatchUp::Log(chase)) => chase.cursor_at(base).unwrap_or_else(|| timeline.cursor(base)),
             (None, _) => timeline.cursor(base),
         }
@@ -345,13 +345,11 @@ impl Session {
 
     /// Writes frames that the broker holds of the base, with what catches up beside it named in their cursors.
     fn write_frames(&self, frames: Vec<Bytes>) {
-        let exceptions = self.beside.as_ref().and_then(|beside| beside.exceptions_text());
+        let known = self.beside.as_ref().zip(self.timeline.as_ref());
+        let recast = known.and_then(|(beside, timeline)| beside.recast(timeline));
         // Shared with all who missed the same, so they are not joined.
         for frame in frames {
-            self.sink.write(match &exceptions {
-                Some(exceptions) => ws::with_exceptions(&frame, exceptions),
-                None => frame,
-            });
+            self.sink.write(recast.as_ref().map_or(frame.clone(), |recast| recast.apply(&frame)));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::actors::log::{Page, Sought};
 use crate::actors::replay::{Loss, NOTHING_PROMISED, find_loss, is_last_look, next_look, start_of};
 use crate::channel::Selector;
 use crate::cursor::{Cursor, Exceptions, Seq, Tag};
-use crate::interest::Interest;
+use crate::interest::{Interest, Subscription};
 use crate::record::Record;
 use crate::wire::ws::Reference;
 
@@ -158,8 +158,8 @@ pub(super) struct Added {
     pub(super) reference: Option<Reference>,
     /// Whether the client was told that it follows this.
     pub(super) is_told: bool,
-    /// What it is called in a cursor.
-    tags: Vec<Tag>,
+    /// What it is called in a cursor, each selector by a name of its own; nothing if these do not fit.
+    tags: Option<Vec<Tag>>,
     /// Whatever came before this it was never to bring.
     pub(super) since: Seq,
     /// Whether it is also to bring what the client's session and everyone were sent before the client came: what goes
@@ -172,11 +172,8 @@ pub(super) struct Added {
 }
 
 impl Added {
-    /// As many as fit a cursor; one is left for the inbox.
-    const MAX_TAGS: usize = 10;
-
     pub(super) fn new(key: u32, strand: Strand, reference: Option<Reference>) -> Self {
-        let tags = strand.interest.subscription.tags(Self::MAX_TAGS);
+        let tags = names(&strand.interest.subscription);
         Self {
             key,
             strand,
@@ -194,7 +191,7 @@ impl Added {
     pub(super) fn remove(&mut self, selectors: &[Selector]) {
         let subscription = &mut self.strand.interest.subscription;
         *subscription = std::mem::take(subscription).without(selectors);
-        self.tags = subscription.tags(Self::MAX_TAGS);
+        self.tags = names(subscription);
     }
 
     /// Whether it follows with what comes and has nothing to catch up with.
@@ -212,7 +209,8 @@ impl Added {
         if self.is_from_now() {
             return 0;
         }
-        Exceptions::bytes_for(self.tags.len() + usize::from(self.brings_inbox))
+        let tags = self.tags.as_ref().map_or(0, Vec::len) + usize::from(self.brings_inbox);
+        if tags == 0 { 0 } else { Exceptions::bytes_for(tags) }
     }
 
     /// Where it stands, by the names that a cursor has for it; nothing before its start is settled. `had` is where it
@@ -220,11 +218,17 @@ impl Added {
     pub(super) fn exceptions(&self, had: Option<&Cursor>) -> impl Iterator<Item = (Tag, Seq)> {
         let position = self.strand.position;
         let inbox = (self.inbox_until > position).then(Interest::inbox_tag);
-        let tags = self.tags.iter().copied().chain(inbox);
+        let tags = self.tags.iter().flatten().copied().chain(inbox);
         tags.filter(|_| self.is_told).map(move |tag| {
-            let had = had.map_or(0, |had| had.exception(tag).unwrap_or(had.seq()));
+            let had = had.map_or(0, |had| had.position_of(tag));
             (tag, position.max(had))
         })
+    }
+
+    /// Up to here the client has everything, as far as this goes, if a cursor has no names for it: then the client's
+    /// cursor is no further.
+    pub(super) fn holds_back(&self) -> Option<Seq> {
+        (self.is_told && self.tags.is_none()).then_some(self.strand.position)
     }
 
     /// Reads the log from now on.
@@ -232,4 +236,11 @@ impl Added {
         self.had = chase.had.clone();
         self.strand.catch_up = CatchUp::Log(Box::new(chase));
     }
+}
+
+/// As many names as fit a cursor; one more is left for the inbox.
+const MAX_TAGS: usize = 10;
+
+fn names(subscription: &Subscription) -> Option<Vec<Tag>> {
+    (subscription.len() <= MAX_TAGS).then(|| subscription.tags().collect())
 }
