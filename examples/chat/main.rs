@@ -9,9 +9,13 @@
 //! belongs to one actor, the [`Lobby`].
 
 mod api;
+#[path = "../support/asset.rs"]
+mod asset;
 mod lobby;
 mod pages;
 mod people;
+#[path = "../support/serve.rs"]
+mod serve;
 mod session;
 mod values;
 
@@ -21,11 +25,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use actix::{Actor, Addr};
-use actix_web::rt::signal::unix::{SignalKind, signal};
-use actix_web::{App, HttpServer, web};
+use actix_web::web;
 use clap::Parser;
-use fanfare::http::{HttpConfig, scope, tune_socket};
-use fanfare::{Broker, Drain, MemoryLog, Retention, Rule, SqliteLog};
+use fanfare::http::{HttpConfig, scope};
+use fanfare::{Broker, Retention, Rule};
 
 use self::lobby::Lobby;
 
@@ -57,57 +60,17 @@ struct Chat {
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    // Every open tab is a socket; the usual soft limit of 1024 is soon reached.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of file descriptors could not be raised");
-    }
 
-    // Both are started once, before the factory below, which runs once for each HTTP thread.
     let retention = settings.retention.into_iter().fold(Retention::default(), Retention::rule);
-    let broker = Broker::builder().retention(retention);
-    let broker = match settings.log.to_str() {
-        Some("memory") => broker.log(MemoryLog::default()),
-        // Its source names the file and the remedy.
-        _ => broker.log(
-            SqliteLog::open(&settings.log)
-                .map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?,
-        ),
-    };
-    let broker = broker.start()?;
+    let broker = serve::start(Broker::builder().retention(retention), &settings.log)?;
     let lobby = Lobby::new(broker.clone()).start();
     let chat = Chat { broker: broker.clone(), lobby };
     let config = HttpConfig::default().authorize(|request| ready(session::grant(&request)));
-
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(chat.clone()))
+    let routes = move |app: &mut web::ServiceConfig| {
+        app.app_data(web::Data::new(chat.clone()))
             .configure(pages::routes)
             .configure(api::routes)
-            .service(scope("/rt", &chat.broker, config.clone()))
-    })
-    // A tab that was closed is gone at once, not at the second heartbeat after.
-    .h1_allow_half_closed(false)
-    .tcp_nodelay(true)
-    .on_connect(tune_socket)
-    .shutdown_timeout(10)
-    .disable_signals()
-    .bind(settings.listen)
-    .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    for address in server.addrs() {
-        tracing::info!("the chat is at http://{address}/");
-    }
-
-    let server = server.run();
-    let handle = server.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    actix_web::rt::spawn(async move {
-        let (terminate, interrupt) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
-        futures_util::future::select(terminate, interrupt).await;
-        // The streams end first, each with a time to come back: the server would wait for them for ever.
-        broker.do_send(Drain);
-        handle.stop(true).await;
-    });
-    server.await?;
-    Ok(())
+            .service(scope("/rt", &chat.broker, config.clone()));
+    };
+    serve::serve("the chat", settings.listen, broker, routes).await
 }

@@ -1,39 +1,19 @@
-//! The page of a room: a few files that are part of the program and want nothing from elsewhere.
+//! The page of a room.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
-use actix_web::{HttpResponse, web};
+use actix_web::web;
 
+use crate::asset::{CSS, HTML, SCRIPT, STREAM_JS, SVG, file};
 use crate::values::RoomName;
 
-/// Only this server's own files, and no way from a string to markup: what people say can only ever be text.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-                      require-trusted-types-for 'script'; trusted-types 'none'";
-
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
-    let page = |_: web::Path<RoomName>| file("text/html; charset=utf-8", include_str!("page/index.html"));
+    let page = |_: web::Path<RoomName>| file(HTML, include_str!("page/index.html"));
     config
         .service(web::redirect("/", "/rooms/general"))
         .route("/rooms/{room}", web::get().to(page))
-        .route(
-            "/assets/chat.css",
-            web::get().to(|| file("text/css; charset=utf-8", include_str!("page/chat.css"))),
-        )
-        .route("/assets/icon.svg", web::get().to(|| file("image/svg+xml", include_str!("page/icon.svg"))))
+        .route("/assets/chat.css", web::get().to(|| file(CSS, include_str!("page/chat.css"))))
+        .route("/assets/icon.svg", web::get().to(|| file(SVG, include_str!("page/icon.svg"))))
         .route("/assets/main.js", web::get().to(|| file(SCRIPT, include_str!("page/main.js"))))
-        .route("/assets/stream.js", web::get().to(|| file(SCRIPT, include_str!("page/stream.js"))))
+        .route("/assets/stream.js", web::get().to(|| file(SCRIPT, STREAM_JS)))
         .route("/assets/outbox.js", web::get().to(|| file(SCRIPT, include_str!("page/outbox.js"))))
         .route("/assets/view.js", web::get().to(|| file(SCRIPT, include_str!("page/view.js"))));
-}
-
-async fn file(content_type: &'static str, text: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(content_type)
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header(("referrer-policy", "same-origin"))
-        .body(text)
 }

@@ -1,4 +1,4 @@
-// A room's stream, for as long as the page is open. The browser's EventSource comes back by itself after most failures;
+// A page's stream, for as long as the page is open. The browser's EventSource comes back by itself after most failures;
 // after an answer other than 200, and in some browsers after a refused connection, it gives up. Then this makes a
 // new one, with the position of the last event seen, so that nothing is missed either way.
 
@@ -45,6 +45,13 @@ export class Stream {
       this.#say(this.#hasBeenLive ? 'reconnecting' : 'connecting');
       if (source.readyState === EventSource.CLOSED) this.#startLater();
     });
+  }
+
+  // Follows something else from here on, and begins where its url says.
+  follow(url) {
+    this.#options.url = url;
+    this.#lastId = '';
+    this.start();
   }
 
   stop() {
