@@ -76,7 +76,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
         SOON,
         "document.querySelectorAll('#messages .own').length === 1",
     );
-    take_pictures(&ada);
+    ada.take_pictures("chat");
     is_told_what_is_refused(&ada);
 
     // The server is killed and started again. The browsers find back by themselves, and one has no network until Bob,
@@ -84,7 +84,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     chat.kill();
     until_everywhere(&ada, [&first, &second], &bob, SOON, LOST);
     ada.switch(&first);
-    cut(&ada, true);
+    ada.cut(true);
     chat = start_chat(addr, &folder, &[]);
     let took = until_everywhere(&ada, [&second, &second], &bob, BACK, LIVE);
     println!("live again {took:?} after a restart");
@@ -96,7 +96,7 @@ fn two_people_meet_and_meet_again_after_the_server_was_killed() {
     bob.until("Bob sees what he said", SOON, &shown(&said));
     ada.switch(&first);
     assert_eq!(ada.eval(LOST), true);
-    cut(&ada, false);
+    ada.cut(false);
     ada.until("Ada is back", BACK, LIVE);
     ada.until("Ada sees what Bob said", SOON, &shown(&said));
     talk_again(&ada, &first, &bob, "once", &mut said);
@@ -145,7 +145,7 @@ fn who_was_away_for_too_long_is_told() {
     ada.until("Ada sees two people", SOON, &people(&["Ada", "Bob"]));
 
     // She is away while more is said than is kept.
-    cut(&ada, true);
+    ada.cut(true);
     ada.until("Ada has no network", SOON, LOST);
     for text in ["one", "two", "three", "four", "five"] {
         bob.type_into("#text", &format!("{text}\n"));
@@ -156,7 +156,7 @@ fn who_was_away_for_too_long_is_told() {
     bob.until("the server is gone", SOON, LOST);
     chat = start_chat(addr, &folder, &keep_three);
     bob.until("Bob is back", BACK, LIVE);
-    cut(&ada, false);
+    ada.cut(false);
     let mut said = vec!["zero", "three", "four", "five"];
     ada.until("Ada sees what is kept", BACK, &shown(&said));
     assert_eq!(notices(&ada), [GONE]);
@@ -169,13 +169,13 @@ fn who_was_away_for_too_long_is_told() {
     for browser in [&ada, &bob] {
         browser.until("the server is gone", SOON, LOST);
     }
-    cut(&ada, true);
+    ada.cut(true);
     folder.clear();
     chat = start_chat(addr, &folder, &[]);
     bob.until("Bob is back", BACK, LIVE);
     bob.type_into("#text", "six\n");
     bob.until("nothing waits", SOON, "document.querySelector('#outbox').childElementCount === 0");
-    cut(&ada, false);
+    ada.cut(false);
     said.push("six");
     ada.until("Ada sees the new history", BACK, &shown(&said));
     assert_eq!(notices(&ada), [GONE, ANEW]);
@@ -202,19 +202,6 @@ fn notices(browser: &Browser<'_>) -> Vec<String> {
     let texts =
         browser.eval("[...document.querySelectorAll('#messages .notice')].map((one) => one.textContent)");
     serde_json::from_value(texts).expect("texts")
-}
-
-/// Takes the network from the window, or gives it back.
-fn cut(browser: &Browser<'_>, is_cut: bool) {
-    browser.cdp("Network.enable", &serde_json::json!({}));
-    let conditions = serde_json::json!({
-        "offline": is_cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1,
-    });
-    browser.cdp("Network.emulateNetworkConditions", &conditions);
-    if is_cut {
-        // An open stream stays open: the page is told to make it anew, and cannot.
-        browser.eval("dispatchEvent(new Event('online'))");
-    }
 }
 
 fn introduce(browser: &Browser<'_>, name: &str) {
@@ -295,17 +282,6 @@ fn people(names: &[&str]) -> String {
 
 fn take_picture(browser: &Browser<'_>, name: &str) {
     browser.screenshot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chat-{name}.png")));
-}
-
-fn take_pictures(browser: &Browser<'_>) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for scheme in ["light", "dark"] {
-        for (name, width, height) in [("wide", 1200, 760), ("phone", 390, 780)] {
-            browser.look(width, height, name == "phone", scheme);
-            browser.screenshot(&folder.join(format!("chat-{name}-{scheme}.png")));
-        }
-    }
-    browser.look(1200, 760, false, "light");
 }
 
 fn free_address() -> SocketAddr {

@@ -185,6 +185,30 @@ impl Browser<'_> {
         self.post("/goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
+    /// Takes the network from the window, or gives it back.
+    pub fn cut(&self, is_cut: bool) {
+        self.cdp("Network.enable", &json!({}));
+        let conditions =
+            json!({"offline": is_cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        self.cdp("Network.emulateNetworkConditions", &conditions);
+        if is_cut {
+            // An open stream stays open: the page is told to make it anew, and cannot.
+            self.eval("dispatchEvent(new Event('online'))");
+        }
+    }
+
+    /// Pictures of the page, wide and on a phone, light and dark; to be looked at.
+    pub fn take_pictures(&self, name: &str) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for scheme in ["light", "dark"] {
+            for (screen, width, height) in [("wide", 1200, 760), ("phone", 390, 780)] {
+                self.look(width, height, screen == "phone", scheme);
+                self.screenshot(&folder.join(format!("{name}-{screen}-{scheme}.png")));
+            }
+        }
+        self.look(1200, 760, false, "light");
+    }
+
     /// As on a screen of this size, with light or dark colours.
     pub fn look(&self, width: u32, height: u32, is_mobile: bool, scheme: &str) {
         let metrics =
