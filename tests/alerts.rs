@@ -530,7 +530,7 @@ async fn who_is_gone_is_forgotten() {
         let (who, query) = [(&ada, "channel=alerts/web"), (&bob, "channel=alerts/infra")][n % 2];
         clients.push(alerts.live(who, query).await);
     }
-    let status = alerts.until_clients(&olga, 40, Duration::from_secs(2)).await;
+    let status = alerts.until_clients(&olga, 40, SOON).await;
     assert_eq!(status["sessions"], 2);
     for (n, client) in clients.into_iter().enumerate() {
         if n % 4 < 2 {
@@ -539,7 +539,7 @@ async fn who_is_gone_is_forgotten() {
         }
         drop(client);
     }
-    let status = alerts.until_clients(&olga, 0, Duration::from_secs(2)).await;
+    let status = alerts.until_clients(&olga, 0, SOON).await;
     assert_eq!((&status["sessions"], &status["channels"]), (&json!(0), &json!(0)), "{status}");
     let ada_again = alerts.get(&ada, "/rt/status").await;
     assert_eq!(ada_again.status(), 403, "for operators only");
@@ -567,7 +567,7 @@ async fn one_that_does_not_read_harms_nobody() {
     let sessions = [&ada, &olga];
     let opening = (0..100).map(|n| alerts.live(sessions[n % 2], "channel=alerts/web"));
     let mut clients = join_all(opening).await;
-    alerts.until_clients(&olga, 101, Duration::from_secs(2)).await;
+    alerts.until_clients(&olga, 101, SOON).await;
 
     let (mut answers, mut deliveries) = (Vec::new(), Vec::new());
     for n in 0..LIVE {

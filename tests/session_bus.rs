@@ -10,6 +10,7 @@ mod support;
 mod webdriver;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -166,12 +167,12 @@ impl Report {
     }
 }
 
-fn kept(data: impl ToString) -> Value {
-    json!({"kind": "said", "data": data.to_string()})
+fn kept(data: impl Display) -> Value {
+    json!({"kind": "said", "data": format!("{data}")})
 }
 
-fn live(data: impl ToString) -> Value {
-    json!({"kind": "typed", "data": data.to_string(), "live": true})
+fn live(data: impl Display) -> Value {
+    json!({"kind": "typed", "data": format!("{data}"), "live": true})
 }
 
 /// D1: all, exact channels, several, a wildcard, by connector, by scroll and both: nothing that does not match, each once.
@@ -455,7 +456,7 @@ async fn who_is_ended_is_gone_and_nonsense_is_refused() {
     }
     let start = Instant::now();
     while bus.status().await["clients"] != 0 {
-        assert!(start.elapsed() < Duration::from_secs(1), "{}", bus.status().await);
+        assert!(start.elapsed() < SOON, "{}", bus.status().await);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let status = bus.status().await;
@@ -469,7 +470,7 @@ async fn who_is_ended_is_gone_and_nonsense_is_refused() {
     }
     let start = Instant::now();
     while bus.status().await["clients"] != 1 {
-        assert!(start.elapsed() < Duration::from_secs(1), "{}", bus.status().await);
+        assert!(start.elapsed() < SOON, "{}", bus.status().await);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 
