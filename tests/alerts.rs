@@ -28,6 +28,7 @@ use support::sse::{Block, SseClient};
 use values::StreamName;
 use webdriver::{Browser, Driver};
 
+const SOON: Duration = Duration::from_secs(10);
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// Olga may see everything and is the operator.
 const PEOPLE: [&str; 6] =
@@ -129,6 +130,14 @@ impl Drop for Alerts {
     }
 }
 
+/// The next event, past pings, which must come soon: a stream that only pings is not waited for.
+async fn next(client: &mut SseClient) -> Block {
+    tokio::time::timeout(SOON, client.event())
+        .await
+        .expect("an event in time")
+        .expect("an event, not the end")
+}
+
 /// What a stream of raw payloads says next, by the example's own types.
 fn message(block: &Block) -> Message {
     let message = serde_json::from_str(block.data()).unwrap_or_else(|error| panic!("{error}: {block:?}"));
@@ -155,7 +164,7 @@ fn short(block: &Block) -> String {
 async fn until(client: &mut SseClient, mark: &str) -> Vec<String> {
     let mut all = Vec::new();
     loop {
-        let said = short(&client.event().await.expect("the stream goes on"));
+        let said = short(&next(client).await);
         if said == mark {
             return all;
         }
@@ -287,7 +296,7 @@ async fn messages_are_typed_and_filtered_by_criticality() {
     sent.push(Message::Notice(Notice { from: "olga".into(), text: "Hello".into() }));
 
     for (n, expected) in sent.iter().enumerate() {
-        let block = all.event().await.expect("an event");
+        let block = next(&mut all).await;
         assert_eq!(message(&block), *expected);
         if n == 1 {
             let data = r#"{"type":"alert","stream":"infra","name":"Disk \"1\"","criticality":"error","state":"triggered","text":"é\n1"}"#;
@@ -295,7 +304,7 @@ async fn messages_are_typed_and_filtered_by_criticality() {
             assert_eq!(block.text, format!("id: {id}\nevent: alert\ndata: {data}"));
         }
         if !matches!(expected, Message::Alert(alert) if alert.criticality != Criticality::Error) {
-            assert_eq!(message(&errors.event().await.expect("an event")), *expected);
+            assert_eq!(message(&next(&mut errors).await), *expected);
         }
     }
     assert!(Criticality::Info < Criticality::Warn && Criticality::Warn < Criticality::Error);
@@ -348,7 +357,7 @@ async fn logging_out_ends_the_tabs_of_that_login() {
     assert!(logged_out.head.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")));
     alerts.raised(&olga, "web", "later").await;
     for tab in &mut tabs {
-        let closing = tab.event().await.expect("a last word");
+        let closing = next(tab).await;
         assert_eq!(closing.text, "event: $closing\ndata: {\"reason\":\"revoked\"}");
         assert_eq!(tab.block().await, None);
     }
@@ -370,7 +379,7 @@ async fn logging_out_ends_the_tabs_of_that_login() {
     // Who logs in again in the same browser leaves the login before.
     let renewed = alerts.put(&second, "/session", &json!({"name": "ada", "password": "ada"})).await;
     assert_eq!(renewed.status(), 200);
-    assert!(elsewhere.event().await.expect("a last word").is("$closing"));
+    assert!(next(&mut elsewhere).await.is("$closing"));
 }
 
 /// P9: who may not see a stream any more hears nothing of it from the answer on, and comes back to what they may see.
@@ -388,10 +397,10 @@ async fn a_permission_that_is_taken_ends_what_it_gave() {
     alerts.raised(&olga, "payments", "after").await;
     let mut last = String::new();
     for client in &mut clients {
-        let event = client.event().await.expect("an event");
+        let event = next(client).await;
         assert_eq!(short(&event), "payments before");
         last = event.id.expect("a cursor");
-        let closing = client.event().await.expect("a last word");
+        let closing = next(client).await;
         assert_eq!(closing.text, "event: $closing\ndata: {\"reason\":\"expired_token\"}");
         assert_eq!(client.block().await, None);
     }
@@ -418,7 +427,7 @@ async fn who_comes_back_gets_what_they_missed() {
     }
     let mut last = String::new();
     for n in 0..2 {
-        let event = client.event().await.expect("an event");
+        let event = next(&mut client).await;
         assert_eq!(short(&event), format!("web {n}"));
         last = event.id.expect("a cursor");
     }
@@ -451,7 +460,7 @@ async fn who_comes_back_gets_what_they_missed() {
     alerts.mark(&olga, "mark-2").await;
     assert_eq!(until(&mut back, "mark-2").await, missed);
     alerts.raised(&olga, "web", "live").await;
-    assert_eq!(short(&back.event().await.expect("an event")), "web live");
+    assert_eq!(short(&next(&mut back).await), "web live");
 }
 
 /// P4: whatever is sent for a cookie, the answer is a plain no, and the server goes on.
@@ -487,7 +496,7 @@ async fn a_bad_cookie_is_refused_and_harms_nobody() {
         assert!((400..500).contains(&answer.status()), "{} for {value:?}", answer.status());
     }
     alerts.raised(&olga, "web", "still-here").await;
-    assert_eq!(short(&live.event().await.expect("an event")), "web still-here");
+    assert_eq!(short(&next(&mut live).await), "web still-here");
 }
 
 /// P1, P5: the first block comes at once, and a quiet stream shows that it is alive.
@@ -576,7 +585,7 @@ async fn one_that_does_not_read_harms_nobody() {
         answers.push(start.elapsed());
         let expected = format!("web {n}");
         let reading = clients.iter_mut().map(async |client| {
-            assert_eq!(short(&client.event().await.expect("an event")), expected);
+            assert_eq!(short(&next(client).await), expected);
             start.elapsed()
         });
         deliveries.extend(join_all(reading).await);
@@ -592,19 +601,18 @@ async fn one_that_does_not_read_harms_nobody() {
 
     // It was behind by more than any buffer holds, and has missed nothing.
     for n in 0..FLOOD {
-        let alert = short(&stalled.event().await.expect("an event"));
+        let alert = short(&next(&mut stalled).await);
         assert!(alert.starts_with(&format!("infra {n:03}x")), "{n}: {}", &alert[..20]);
-        let alert = short(&stalled.event().await.expect("an event"));
+        let alert = short(&next(&mut stalled).await);
         assert!(alert.len() > 30_000 && alert.starts_with(&format!("infra {n} ")), "{n}: {}", &alert[..20]);
     }
     for n in 0..LIVE {
-        assert_eq!(short(&stalled.event().await.expect("an event")), format!("web {n}"));
+        assert_eq!(short(&next(&mut stalled).await), format!("web {n}"));
     }
     let mut early = alerts.live(&ada, "channel=alerts/web&from=earliest").await;
-    assert_eq!(short(&early.event().await.expect("an event")), "web first");
+    assert_eq!(short(&next(&mut early).await), "web first");
 }
 
-const SOON: Duration = Duration::from_secs(10);
 const LIVE: &str = "document.getElementById('state').dataset.state === 'live'";
 const LOGIN: &str = "document.getElementById('login').open";
 

@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use serde_json::{Value, json};
 use support::http::{self, Answer};
-use support::sse::SseClient;
+use support::sse::{Block, SseClient};
 use webdriver::Driver;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -132,6 +132,14 @@ impl Drop for Bus {
         self.example = None;
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The next event, past pings, which must come soon: a stream that only pings is not waited for.
+async fn next(client: &mut SseClient) -> Block {
+    tokio::time::timeout(SOON, client.event())
+        .await
+        .expect("an event in time")
+        .expect("an event, not the end")
 }
 
 struct Report {
@@ -366,7 +374,7 @@ async fn a_session_is_routed_from_its_registration_on() {
     assert_eq!(irc.short(), expected);
     // The page's stream has the same.
     for expected in ["registered", "said", "typed", "registered"] {
-        let event = page.event().await.expect("an event").json();
+        let event = next(&mut page).await.json();
         assert_eq!(
             (&event["attributes"]["kind"], &event["attributes"]["scroll"]),
             (&json!(expected), &json!("story"))
@@ -403,7 +411,7 @@ async fn concurrent_binds_and_events_never_misroute() {
     let mut seen = BTreeMap::<String, Vec<(String, bool)>>::new();
     let mut late = 0;
     for _ in 0..3 * SESSIONS {
-        let event = log.event().await.expect("an event").json();
+        let event = next(&mut log).await.json();
         let session = event["attributes"]["native_session"].as_str().expect("a session").to_owned();
         let scroll = event["attributes"]["scroll"].as_str();
         assert!(scroll.is_none_or(|scroll| scroll == format!("scroll-{session}")), "misrouted: {event}");
@@ -514,7 +522,7 @@ async fn all_see_the_same_order() {
     let is_irc = |item: &&Value| item["event"]["channel"] == "kept/irc";
     assert!(all.items.iter().filter(is_irc).eq(&irc.items));
     for expected in &all.items {
-        let event = page.event().await.expect("an event").json();
+        let event = next(&mut page).await.json();
         assert_eq!((&event["seq"], &event["data"]), (&expected["event"]["seq"], &expected["event"]["data"]));
     }
 }
@@ -528,9 +536,9 @@ async fn what_is_stored_is_resumed_and_what_is_live_is_not() {
     let query = "channel=kept/**&channel=live/**&filter=scroll:story";
     let mut page = bus.live(query).await;
     bus.publish("irc", "1", &[kept("seen"), live("live")]).await;
-    let seen = page.event().await.expect("an event");
+    let seen = next(&mut page).await;
     assert_eq!(seen.json()["data"], "seen");
-    let live_one = page.event().await.expect("an event");
+    let live_one = next(&mut page).await;
     assert_eq!((live_one.id.as_ref(), &live_one.json()["seq"]), (None, &Value::Null));
     drop(page);
     for n in 0..50 {
@@ -546,10 +554,10 @@ async fn what_is_stored_is_resumed_and_what_is_live_is_not() {
     let last = seen.id.expect("a cursor");
     let mut page = bus.live(&format!("{query}&last_event_id={last}")).await;
     for n in 0..50 {
-        assert_eq!(page.event().await.expect("an event").json()["data"], n.to_string());
+        assert_eq!(next(&mut page).await.json()["data"], n.to_string());
     }
-    assert_eq!(page.event().await.expect("an event").json()["attributes"]["kind"], "registered");
-    assert_eq!(page.event().await.expect("an event").json()["data"], "end");
+    assert_eq!(next(&mut page).await.json()["attributes"]["kind"], "registered");
+    assert_eq!(next(&mut page).await.json()["data"], "end");
 }
 
 /// The page shows a session that was bound late, what the subscribers of the process were delivered and have lost, and events by
