@@ -414,6 +414,49 @@ async fn a_permission_that_is_taken_ends_what_it_gave() {
     assert_eq!(bad.status(), 400);
 }
 
+/// P9: a stream that begins in the very moment in which its login or its permission ends, ends as well.
+#[actix_web::test]
+async fn what_begins_while_it_ends_ends_too() {
+    const ROUNDS: usize = 40;
+    const TABS: usize = 12;
+    let alerts = Alerts::start("race", &[]);
+    let olga = alerts.log_in("olga").await;
+    let mut opened = Vec::new();
+    for round in 0..ROUNDS {
+        let ada = alerts.log_in("ada").await;
+        let opening = join_all((0..TABS).map(|_| alerts.open(&ada, "channel=alerts/payments")));
+        let headers = [("cookie", ada.as_str())];
+        let ending = async {
+            // A little later each time.
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            http::request(alerts.addr, "DELETE", "/session", &headers, "").await
+        };
+        let (clients, ended) = futures_util::future::join(opening, ending).await;
+        assert_eq!(ended.status(), 204);
+        opened.extend(clients);
+    }
+    alerts.until_clients(&olga, 0, SOON).await;
+
+    let ada = alerts.log_in("ada").await;
+    let opening = join_all((0..ROUNDS * TABS).map(|_| alerts.open(&ada, "channel=alerts/payments")));
+    let streams = json!({"streams": ["web"]});
+    let taking = alerts.put(&olga, "/people/ada/streams", &streams);
+    let (clients, taken) = futures_util::future::join(opening, taking).await;
+    assert_eq!(taken.status(), 204);
+    opened.extend(clients);
+    alerts.raised(&olga, "payments", "not-for-ada").await;
+    alerts.until_clients(&olga, 0, SOON).await;
+    opened.retain(|client| client.head.status == 200);
+    println!("{} of {} were begun", opened.len(), 2 * ROUNDS * TABS);
+    for mut client in opened {
+        while let Some(event) = client.event().await {
+            assert!(event.is("$welcome") || event.is("$closing"), "{event:?}");
+        }
+    }
+}
+
 /// Who comes back with their last cursor gets exactly what they missed of all their streams: in order, once, and nothing
 /// that they may not see. Also when the server was killed meanwhile.
 #[actix_web::test]

@@ -24,7 +24,7 @@ pub(crate) struct LogIn {
 #[rtype(result = "()")]
 pub(crate) struct LogOut(pub(crate) SessionId);
 
-/// Command: somebody may see these streams from now on and no others.
+/// Command: somebody may see these streams from now on and no others. Answered when what they follow now has ended.
 #[derive(Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub(crate) struct Permit {
@@ -42,6 +42,10 @@ pub(crate) struct Who(pub(crate) SessionId);
 #[rtype(result = "Result<Vec<SessionId>, Refusal>")]
 pub(crate) struct SessionsOf(pub(crate) PersonName);
 
+/// A grant is asked for once, when a stream begins, and one that was given a moment before its end may still be on its way to
+/// the broker. So what is ended is ended again after this.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+
 #[derive(Debug)]
 pub(crate) struct Directory {
     broker: Addr<Broker>,
@@ -53,9 +57,15 @@ impl Directory {
         Self { broker, people }
     }
 
-    fn end(&mut self, session: SessionId) {
-        self.people.log_out(session);
-        self.broker.do_send(CloseSession { session, reason: CloseReason::Revoked });
+    fn end(&mut self, session: SessionId, ctx: &mut Context<Self>) {
+        if self.people.log_out(session) {
+            self.close(session, CloseReason::Revoked);
+            ctx.run_later(ON_ITS_WAY, move |directory, _| directory.close(session, CloseReason::Revoked));
+        }
+    }
+
+    fn close(&self, session: SessionId, reason: CloseReason) {
+        self.broker.do_send(CloseSession { session, reason });
     }
 }
 
@@ -75,11 +85,11 @@ impl Handler<LogIn> for Directory {
     fn handle(
         &mut self,
         LogIn { session, before, name, password }: LogIn,
-        _: &mut Self::Context,
+        ctx: &mut Self::Context,
     ) -> Self::Result {
         let member = self.people.log_in(session, &name, &password, SystemTime::now())?;
         if let Some(before) = before {
-            self.end(before);
+            self.end(before, ctx);
         }
         Ok(member)
     }
@@ -88,21 +98,32 @@ impl Handler<LogIn> for Directory {
 impl Handler<LogOut> for Directory {
     type Result = ();
 
-    fn handle(&mut self, LogOut(session): LogOut, _: &mut Self::Context) {
-        self.end(session);
+    fn handle(&mut self, LogOut(session): LogOut, ctx: &mut Self::Context) {
+        self.end(session, ctx);
     }
 }
 
 impl Handler<Permit> for Directory {
-    type Result = Result<(), Refusal>;
+    type Result = ResponseActFuture<Self, Result<(), Refusal>>;
 
     fn handle(&mut self, Permit { name, streams }: Permit, _: &mut Self::Context) -> Self::Result {
-        self.people.permit(&name, streams)?;
-        // A stream is granted what its request was. They come back, and are granted what holds then.
-        for session in self.people.sessions(&name)? {
-            self.broker.do_send(CloseSession { session, reason: CloseReason::ExpiredToken });
-        }
-        Ok(())
+        let permitted = self.people.permit(&name, streams);
+        let sessions = match permitted.and_then(|()| self.people.sessions(&name)) {
+            Ok(sessions) => sessions,
+            Err(refusal) => return Box::pin(fut::ready(Err(refusal))),
+        };
+        // They come back, and are granted what holds then.
+        let close = |directory: &Self, sessions: &[SessionId]| {
+            for &session in sessions {
+                directory.close(session, CloseReason::ExpiredToken);
+            }
+        };
+        close(self, &sessions);
+        let later = actix_web::rt::time::sleep(ON_ITS_WAY).into_actor(self);
+        Box::pin(later.map(move |(), directory, _| {
+            close(directory, &sessions);
+            Ok(())
+        }))
     }
 }
 

@@ -145,11 +145,10 @@ impl People {
         Ok(person.member(login.expires))
     }
 
-    /// Ends a login; to say it twice does no harm.
-    pub(crate) fn log_out(&mut self, session: SessionId) {
-        if let Some(login) = self.logins.get_mut(&session) {
-            login.is_over = true;
-        }
+    /// Ends a login, and says whether there was one.
+    pub(crate) fn log_out(&mut self, session: SessionId) -> bool {
+        let login = self.logins.get_mut(&session);
+        login.is_some_and(|login| !std::mem::replace(&mut login.is_over, true))
     }
 
     /// Says what somebody may see from now on.
