@@ -446,7 +446,6 @@ async fn what_begins_while_it_ends_ends_too() {
     let (clients, taken) = futures_util::future::join(opening, taking).await;
     assert_eq!(taken.status(), 204);
     opened.extend(clients);
-    alerts.raised(&olga, "payments", "not-for-ada").await;
     alerts.until_clients(&olga, 0, SOON).await;
     opened.retain(|client| client.head.status == 200);
     println!("{} of {} were begun", opened.len(), 2 * ROUNDS * TABS);

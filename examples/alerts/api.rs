@@ -44,14 +44,14 @@ struct Me {
 }
 
 impl Me {
-    fn new(session: SessionId, member: Member) -> Self {
+    fn new(member: Member) -> Self {
         let channels = member.streams.selectors();
-        Self { session, name: member.name, operator: member.is_operator, channels }
+        Self { session: member.session, name: member.name, operator: member.is_operator, channels }
     }
 }
 
-async fn me(session: Session) -> HttpResponse {
-    HttpResponse::Ok().json(Me::new(session.id, session.member))
+async fn me(Session(member): Session) -> HttpResponse {
+    HttpResponse::Ok().json(Me::new(member))
 }
 
 #[derive(Deserialize)]
@@ -67,16 +67,16 @@ async fn log_in(
     alerts: web::Data<Alerts>,
 ) -> Result<HttpResponse, Refusal> {
     let Credentials { name, password } = body.into_inner();
-    let (session, cookie) = session::mint(&request);
+    let (known_by, cookie) = session::mint(&request);
     // A cookie that was not made here is replaced like any other.
     let before = session::named(&request).ok().flatten();
-    let member = alerts.directory.send(LogIn { session, before, name, password }).await??;
-    Ok(HttpResponse::Ok().cookie(cookie).json(Me::new(session, member)))
+    let member = alerts.directory.send(LogIn { cookie: known_by, before, name, password }).await??;
+    Ok(HttpResponse::Ok().cookie(cookie).json(Me::new(member)))
 }
 
 async fn log_out(request: HttpRequest, alerts: web::Data<Alerts>) -> Result<HttpResponse, Refusal> {
-    if let Ok(Some(session)) = session::named(&request) {
-        alerts.directory.send(LogOut(session)).await?;
+    if let Ok(Some(cookie)) = session::named(&request) {
+        alerts.directory.send(LogOut(cookie)).await?;
     }
     Ok(HttpResponse::NoContent().cookie(session::forget(&request)).finish())
 }
@@ -95,32 +95,32 @@ struct Raised {
 
 /// Tells those who may see its stream that an alert is triggered, or resolved. Repeated under the same id, it is told once.
 async fn raise(
-    session: Session,
+    Session(member): Session,
     id: web::Path<String>,
     body: web::Json<Raised>,
     alerts: web::Data<Alerts>,
 ) -> Result<HttpResponse, Refusal> {
     let Raised { stream, name, criticality, state, text } = body.into_inner();
-    if !session.member.is_operator || !session.member.streams.include(&stream) {
+    if !member.is_operator || !member.streams.include(&stream) {
         return Err(Refusal::NotAllowed);
     }
     // Each kind has ids of its own.
     let id = EventId::new(format!("alert:{id}"))?;
     let channel = stream.channel();
     let message = Message::Alert(Alert { stream, name, criticality, state, text });
-    publish(&alerts, &session, Broadcast::channel(channel, message.event(id)?)?).await
+    publish(&alerts, &member, Broadcast::channel(channel, message.event(id)?)?).await
 }
 
 /// Tells everyone what happens to the system itself.
 async fn announce(
-    session: Session,
+    Session(member): Session,
     id: web::Path<String>,
     body: web::Json<ControlPlaneEvent>,
     alerts: web::Data<Alerts>,
 ) -> Result<HttpResponse, Refusal> {
     let id = EventId::new(format!("control:{id}"))?;
     let message = Message::ControlPlane(body.into_inner());
-    publish(&alerts, &session, Broadcast::everyone(message.event(id)?)).await
+    publish(&alerts, &member, Broadcast::everyone(message.event(id)?)).await
 }
 
 #[derive(Deserialize)]
@@ -131,21 +131,21 @@ struct Word {
 
 /// Tells one person, in every tab of every browser that they are logged in with.
 async fn notify(
-    session: Session,
+    Session(member): Session,
     path: web::Path<(PersonName, String)>,
     body: web::Json<Word>,
     alerts: web::Data<Alerts>,
 ) -> Result<HttpResponse, Refusal> {
     let (name, id) = path.into_inner();
     let id = EventId::new(format!("notice:{name}:{id}"))?;
-    let from = session.member.name.to_string();
+    let from = member.name.to_string();
     let event = Message::Notice(Notice { from, text: body.into_inner().text }).event(id)?;
     let sessions = alerts.directory.send(SessionsOf(name)).await??;
-    publish(&alerts, &session, Broadcast::sessions(sessions, event)).await
+    publish(&alerts, &member, Broadcast::sessions(sessions, event)).await
 }
 
-async fn publish(alerts: &Alerts, by: &Session, broadcast: Broadcast) -> Result<HttpResponse, Refusal> {
-    if !by.member.is_operator {
+async fn publish(alerts: &Alerts, by: &Member, broadcast: Broadcast) -> Result<HttpResponse, Refusal> {
+    if !by.is_operator {
         return Err(Refusal::NotAllowed);
     }
     Ok(HttpResponse::Ok().json(alerts.broker.send(broadcast).await??))
@@ -159,12 +159,12 @@ struct Permission {
 
 /// Says what somebody may see from now on; what they follow now is ended.
 async fn permit(
-    session: Session,
+    Session(member): Session,
     name: web::Path<PersonName>,
     body: web::Json<Permission>,
     alerts: web::Data<Alerts>,
 ) -> Result<HttpResponse, Refusal> {
-    if !session.member.is_operator {
+    if !member.is_operator {
         return Err(Refusal::NotAllowed);
     }
     let streams = Streams::parse(body.into_inner().streams)?;

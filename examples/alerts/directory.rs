@@ -1,6 +1,6 @@
 //! The directory: the one who knows who is logged in and who may see what, and who ends streams when that changes.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
 use fanfare::{Broker, CloseReason, CloseSession, SessionId};
@@ -9,22 +9,22 @@ use crate::people::{Member, People, Streams};
 use crate::refusal::Refusal;
 use crate::values::PersonName;
 
-/// Command: this session is of this person, if the password is theirs. A session that the browser had before is over.
+/// Command: whoever has this cookie is this person, if the password is theirs. What the browser had before is over.
 #[derive(Message)]
 #[rtype(result = "Result<Member, Refusal>")]
 pub(crate) struct LogIn {
-    pub(crate) session: SessionId,
+    pub(crate) cookie: SessionId,
     pub(crate) before: Option<SessionId>,
     pub(crate) name: PersonName,
     pub(crate) password: String,
 }
 
-/// Command: this session is over, and so are its streams.
+/// Command: what this cookie is logged in with is over, and so are its streams.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LogOut(pub(crate) SessionId);
 
-/// Command: somebody may see these streams from now on and no others. Answered when what they follow now has ended.
+/// Command: somebody may see these streams from now on and no others. What they follow now is ended.
 #[derive(Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub(crate) struct Permit {
@@ -32,7 +32,7 @@ pub(crate) struct Permit {
     pub(crate) streams: Streams,
 }
 
-/// Query: whose session is this?
+/// Query: who has this cookie?
 #[derive(Message)]
 #[rtype(result = "Result<Member, Refusal>")]
 pub(crate) struct Who(pub(crate) SessionId);
@@ -42,30 +42,44 @@ pub(crate) struct Who(pub(crate) SessionId);
 #[rtype(result = "Result<Vec<SessionId>, Refusal>")]
 pub(crate) struct SessionsOf(pub(crate) PersonName);
 
-/// A grant is asked for once, when a stream begins, and one that was given a moment before its end may still be on its way to
-/// the broker. So what is ended is ended again after this.
-const ON_ITS_WAY: Duration = Duration::from_millis(300);
+/// A grant is asked for once, when a stream begins, and one that was given a moment before it was taken back may still be on
+/// its way to the broker. So a session that is over is closed again and again for a while.
+const AGAIN: Duration = Duration::from_millis(200);
+const A_WHILE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Directory {
     broker: Addr<Broker>,
     people: People,
+    over: Vec<Over>,
+}
+
+/// A session that no stream is granted any more.
+#[derive(Debug, Clone, Copy)]
+struct Over {
+    session: SessionId,
+    reason: CloseReason,
+    since: Instant,
 }
 
 impl Directory {
     pub(crate) fn new(broker: Addr<Broker>, people: People) -> Self {
-        Self { broker, people }
+        Self { broker, people, over: Vec::new() }
     }
 
-    fn end(&mut self, session: SessionId, ctx: &mut Context<Self>) {
-        if self.people.log_out(session) {
-            self.close(session, CloseReason::Revoked);
-            ctx.run_later(ON_ITS_WAY, move |directory, _| directory.close(session, CloseReason::Revoked));
+    fn end(&mut self, sessions: impl IntoIterator<Item = SessionId>, reason: CloseReason) {
+        let since = Instant::now();
+        for session in sessions {
+            self.broker.do_send(CloseSession { session, reason });
+            self.over.push(Over { session, reason, since });
         }
     }
 
-    fn close(&self, session: SessionId, reason: CloseReason) {
-        self.broker.do_send(CloseSession { session, reason });
+    fn end_again(&mut self) {
+        self.over.retain(|over| over.since.elapsed() < A_WHILE);
+        for &Over { session, reason, .. } in &self.over {
+            self.broker.do_send(CloseSession { session, reason });
+        }
     }
 }
 
@@ -73,6 +87,7 @@ impl Actor for Directory {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(AGAIN, |directory, _| directory.end_again());
         ctx.run_interval(Duration::from_secs(60), |directory, _| {
             directory.people.forget_old(SystemTime::now());
         });
@@ -84,13 +99,12 @@ impl Handler<LogIn> for Directory {
 
     fn handle(
         &mut self,
-        LogIn { session, before, name, password }: LogIn,
-        ctx: &mut Self::Context,
+        LogIn { cookie, before, name, password }: LogIn,
+        _: &mut Self::Context,
     ) -> Self::Result {
-        let member = self.people.log_in(session, &name, &password, SystemTime::now())?;
-        if let Some(before) = before {
-            self.end(before, ctx);
-        }
+        let member = self.people.log_in(cookie, &name, &password, SystemTime::now())?;
+        let before = before.and_then(|before| self.people.log_out(before));
+        self.end(before, CloseReason::Revoked);
         Ok(member)
     }
 }
@@ -98,40 +112,28 @@ impl Handler<LogIn> for Directory {
 impl Handler<LogOut> for Directory {
     type Result = ();
 
-    fn handle(&mut self, LogOut(session): LogOut, ctx: &mut Self::Context) {
-        self.end(session, ctx);
+    fn handle(&mut self, LogOut(cookie): LogOut, _: &mut Self::Context) {
+        let session = self.people.log_out(cookie);
+        self.end(session, CloseReason::Revoked);
     }
 }
 
 impl Handler<Permit> for Directory {
-    type Result = ResponseActFuture<Self, Result<(), Refusal>>;
+    type Result = Result<(), Refusal>;
 
     fn handle(&mut self, Permit { name, streams }: Permit, _: &mut Self::Context) -> Self::Result {
-        let permitted = self.people.permit(&name, streams);
-        let sessions = match permitted.and_then(|()| self.people.sessions(&name)) {
-            Ok(sessions) => sessions,
-            Err(refusal) => return Box::pin(fut::ready(Err(refusal))),
-        };
+        let before = self.people.permit(&name, streams)?;
         // They come back, and are granted what holds then.
-        let close = |directory: &Self, sessions: &[SessionId]| {
-            for &session in sessions {
-                directory.close(session, CloseReason::ExpiredToken);
-            }
-        };
-        close(self, &sessions);
-        let later = actix_web::rt::time::sleep(ON_ITS_WAY).into_actor(self);
-        Box::pin(later.map(move |(), directory, _| {
-            close(directory, &sessions);
-            Ok(())
-        }))
+        self.end(before, CloseReason::ExpiredToken);
+        Ok(())
     }
 }
 
 impl Handler<Who> for Directory {
     type Result = Result<Member, Refusal>;
 
-    fn handle(&mut self, Who(session): Who, _: &mut Self::Context) -> Self::Result {
-        self.people.who(session, SystemTime::now())
+    fn handle(&mut self, Who(cookie): Who, _: &mut Self::Context) -> Self::Result {
+        self.people.who(cookie, SystemTime::now())
     }
 }
 

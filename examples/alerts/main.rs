@@ -22,9 +22,9 @@
 //!
 //! An alert stream is a channel, `alerts/payments`, and a permission is a selector of the grant: who may not see a stream
 //! cannot follow it, and nothing has to be asked for each alert and each person. A login is a session: all its tabs
-//! hear what is sent to it, and all end when it logs out. Who is logged in and who may see what belongs to one actor, the
-//! [`Directory`]. Alerts and sessions' streams are in the log; logins are in memory, so that after a restart people log in
-//! again, and then get what they missed.
+//! hear what is sent to it, and all end when it logs out, or when what it may see has changed; then they come back as another
+//! session. Who is logged in and who may see what belongs to one actor, the [`Directory`]. Alerts are in the log; logins are in
+//! memory, so that after a restart people log in again, and then get what they missed.
 
 mod api;
 #[path = "../support/asset.rs"]

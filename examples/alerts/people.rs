@@ -34,6 +34,9 @@ pub(crate) enum Streams {
 /// Somebody who is logged in.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
+    /// What their streams are opened as. Another one when what they may see has changed, so that it can be told which
+    /// streams were granted before; a word to the person that was not heard by then stays with the old one.
+    pub(crate) session: SessionId,
     pub(crate) name: PersonName,
     pub(crate) streams: Streams,
     pub(crate) is_operator: bool,
@@ -43,12 +46,14 @@ pub(crate) struct Member {
 #[derive(Debug)]
 pub(crate) struct People {
     persons: HashMap<PersonName, Person>,
+    /// By what the cookie says.
     logins: HashMap<SessionId, Login>,
 }
 
 #[derive(Debug)]
 struct Login {
     name: PersonName,
+    session: SessionId,
     expires: SystemTime,
     /// Logged out. It is kept until it would have expired, so that whoever comes back with it is told that it is over.
     is_over: bool,
@@ -104,9 +109,15 @@ impl FromStr for Person {
 }
 
 impl Person {
-    fn member(&self, expires: SystemTime) -> Member {
+    fn member(&self, login: &Login) -> Member {
         let (name, streams) = (self.name.clone(), self.streams.clone());
-        Member { name, streams, is_operator: self.is_operator, expires }
+        Member {
+            session: login.session,
+            name,
+            streams,
+            is_operator: self.is_operator,
+            expires: login.expires,
+        }
     }
 }
 
@@ -118,7 +129,7 @@ impl People {
 
     pub(crate) fn log_in(
         &mut self,
-        session: SessionId,
+        cookie: SessionId,
         name: &PersonName,
         password: &str,
         now: SystemTime,
@@ -128,33 +139,36 @@ impl People {
         if self.logins.len() >= MAX_LOGINS {
             return Err(Refusal::Full);
         }
-        let member = person.member(now + LASTS);
-        let login = Login { name: name.clone(), expires: member.expires, is_over: false };
-        self.logins.insert(session, login);
+        let session = SessionId::mint();
+        let login = Login { name: name.clone(), session, expires: now + LASTS, is_over: false };
+        let member = person.member(&login);
+        self.logins.insert(cookie, login);
         Ok(member)
     }
 
-    /// Whose session this is.
-    pub(crate) fn who(&self, session: SessionId, now: SystemTime) -> Result<Member, Refusal> {
-        let login = self.logins.get(&session).filter(|login| now < login.expires);
+    /// Who is logged in with this cookie.
+    pub(crate) fn who(&self, cookie: SessionId, now: SystemTime) -> Result<Member, Refusal> {
+        let login = self.logins.get(&cookie).filter(|login| now < login.expires);
         let login = login.ok_or(Refusal::Unknown)?;
         if login.is_over {
             return Err(Refusal::Over);
         }
         let person = self.persons.get(&login.name).ok_or(Refusal::Unknown)?;
-        Ok(person.member(login.expires))
+        Ok(person.member(login))
     }
 
-    /// Ends a login, and says whether there was one.
-    pub(crate) fn log_out(&mut self, session: SessionId) -> bool {
-        let login = self.logins.get_mut(&session);
-        login.is_some_and(|login| !std::mem::replace(&mut login.is_over, true))
+    /// Ends a login, and says what its streams were opened as.
+    pub(crate) fn log_out(&mut self, cookie: SessionId) -> Option<SessionId> {
+        let login = self.logins.get_mut(&cookie).filter(|login| !login.is_over)?;
+        login.is_over = true;
+        Some(login.session)
     }
 
-    /// Says what somebody may see from now on.
-    pub(crate) fn permit(&mut self, name: &PersonName, streams: Streams) -> Result<(), Refusal> {
+    /// Says what somebody may see from now on, and what their streams were opened as until now.
+    pub(crate) fn permit(&mut self, name: &PersonName, streams: Streams) -> Result<Vec<SessionId>, Refusal> {
         self.persons.get_mut(name).ok_or(Refusal::Nobody)?.streams = streams;
-        Ok(())
+        let theirs = self.logins.values_mut().filter(|login| login.name == *name && !login.is_over);
+        Ok(theirs.map(|login| std::mem::replace(&mut login.session, SessionId::mint())).collect())
     }
 
     /// All that somebody is logged in with.
@@ -162,8 +176,8 @@ impl People {
         if !self.persons.contains_key(name) {
             return Err(Refusal::Nobody);
         }
-        let theirs = self.logins.iter().filter(|(_, login)| login.name == *name && !login.is_over);
-        Ok(theirs.map(|(&session, _)| session).collect())
+        let theirs = self.logins.values().filter(|login| login.name == *name && !login.is_over);
+        Ok(theirs.map(|login| login.session).collect())
     }
 
     pub(crate) fn forget_old(&mut self, now: SystemTime) {

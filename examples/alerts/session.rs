@@ -19,7 +19,7 @@ use crate::refusal::Refusal;
 const COOKIE: &str = "alerts_session";
 const SECRET_LENGTH: usize = 32;
 
-/// A new session, and the cookie that makes the browser known again.
+/// A new cookie that makes the browser known again, and what it is known by.
 pub(crate) fn mint(request: &HttpRequest) -> (SessionId, Cookie<'static>) {
     let secret: String = rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect();
     let session = SessionId::derived_from(secret.as_bytes());
@@ -42,8 +42,8 @@ fn cookie(request: &HttpRequest, secret: String) -> Cookie<'static> {
         .finish()
 }
 
-/// The session that a request says it is of, whether or not anybody is logged in with it. Its id is derived from the secret,
-/// which nobody is shown.
+/// What the cookie of a request is known by, whether or not anybody is logged in with it: derived from the secret, which
+/// is not kept.
 pub(crate) fn named(request: &HttpRequest) -> Result<Option<SessionId>, Malformed> {
     let Some(cookie) = request.cookie(COOKIE) else { return Ok(None) };
     let secret = cookie.value();
@@ -58,10 +58,7 @@ pub(crate) fn named(request: &HttpRequest) -> Result<Option<SessionId>, Malforme
 pub(crate) struct Malformed;
 
 /// Somebody who is logged in; as an argument of a handler it refuses whoever is not.
-pub(crate) struct Session {
-    pub(crate) id: SessionId,
-    pub(crate) member: Member,
-}
+pub(crate) struct Session(pub(crate) Member);
 
 impl FromRequest for Session {
     type Error = Refusal;
@@ -69,37 +66,33 @@ impl FromRequest for Session {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let named = named(request).map_err(|malformed| Refusal::Body(malformed.to_string()));
-        let named = named.and_then(|session| session.ok_or(Refusal::Unknown));
+        let named = named.and_then(|cookie| cookie.ok_or(Refusal::Unknown));
         let Some(alerts) = request.app_data::<web::Data<Alerts>>().cloned() else {
             return Box::pin(ready(Err(Refusal::Unavailable)));
         };
-        Box::pin(async move {
-            let id = named?;
-            let member = alerts.directory.send(Who(id)).await??;
-            Ok(Self { id, member })
-        })
+        Box::pin(async move { Ok(Self(alerts.directory.send(Who(named?)).await??)) })
     }
 }
 
 /// What fanfare's scope lets somebody do: follow the alert streams that they may see, and for operators look at how it all
 /// stands. It grants no publishing, so that all that is said has come through this server's handlers.
 pub(crate) async fn grant(request: HttpRequest, directory: Addr<Directory>) -> Result<Grant, AuthError> {
-    let session = match named(&request) {
-        Ok(Some(session)) => session,
+    let cookie = match named(&request) {
+        Ok(Some(cookie)) => cookie,
         Ok(None) if request.headers().contains_key(AUTHORIZATION) => {
             return Err(AuthError::Forbidden("alerts are for people who log in, with a cookie".into()));
         }
         Ok(None) => return Err(AuthError::Unauthenticated("log in first".into())),
         Err(malformed) => return Err(AuthError::Unauthenticated(malformed.to_string())),
     };
-    let member = match directory.send(Who(session)).await {
+    let member = match directory.send(Who(cookie)).await {
         Ok(Ok(member)) => member,
         Ok(Err(Refusal::Over)) => return Err(AuthError::Ended),
         Ok(Err(refusal)) => return Err(AuthError::Unauthenticated(refusal.to_string())),
         Err(_) => return Err(AuthError::Unavailable("the directory is gone".into())),
     };
     let selectors = member.streams.selectors().into_iter().map(Selector::new).collect::<Result<Vec<_>, _>>();
-    let grant = Grant::new(session)
+    let grant = Grant::new(member.session)
         .subscribe(selectors.map_err(AuthError::Malformed)?)
         .expires(member.expires)
         .by_cookie();
