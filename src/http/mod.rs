@@ -26,6 +26,7 @@
 
 mod anonymous;
 mod body;
+mod cors;
 mod events;
 mod grant;
 mod history;
@@ -42,15 +43,19 @@ mod ws;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, ready};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Addr, WeakAddr};
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::ALLOW;
+use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, ResponseError, Scope, web};
 use futures_core::future::LocalBoxFuture;
 
 use self::anonymous::Reachable;
 pub use self::grant::{AuthError, Grant};
+pub use self::origin::Origin;
 use self::problem::Problem;
 pub use self::socket::tune_socket;
 use crate::actors::Broker;
@@ -64,6 +69,7 @@ type Authorize = dyn Fn(HttpRequest) -> LocalBoxFuture<'static, Result<Grant, Au
 #[must_use]
 pub struct HttpConfig {
     authorize: Arc<Authorize>,
+    origins: Vec<Origin>,
     max_selectors: usize,
     max_payload: usize,
     max_body: usize,
@@ -96,6 +102,24 @@ impl HttpConfig {
         Fut: Future<Output = Result<Grant, AuthError>> + 'static,
     {
         self.authorize = Arc::new(move |request| Box::pin(authorize(request)));
+        self
+    }
+
+    /// Lets pages of this origin ask for changes and read the answers (CORS), their browsers' cookies included. Repeat
+    /// for more.
+    ///
+    /// Pages of the scope's own origin may do so anyway. For all others, browsers keep the answers from the page, and a
+    /// change (`POST`, `DELETE`) is refused with 403.
+    ///
+    /// ```
+    /// use fanfare::http::{HttpConfig, Origin};
+    ///
+    /// let config = HttpConfig::default().allow_origin(Origin::new("https://app.example")?);
+    /// # let _ = config;
+    /// # Ok::<(), fanfare::InvalidValue>(())
+    /// ```
+    pub fn allow_origin(mut self, origin: Origin) -> Self {
+        self.origins.push(origin);
         self
     }
 
@@ -139,6 +163,7 @@ impl Default for HttpConfig {
         };
         Self {
             authorize: Arc::new(authorize),
+            origins: Vec::new(),
             max_selectors: 128,
             max_payload: Payload::MAX_BYTES,
             max_body: 1024 * 1024,
@@ -149,6 +174,7 @@ impl Default for HttpConfig {
 impl fmt::Debug for HttpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpConfig")
+            .field("origins", &self.origins)
             .field("max_selectors", &self.max_selectors)
             .field("max_payload", &self.max_payload)
             .field("max_body", &self.max_body)
@@ -163,7 +189,20 @@ impl fmt::Debug for HttpConfig {
 ///
 /// The server around it decides how soon a client that left is noticed, and how much a slow one holds: see
 /// [`tune_socket`] for the settings.
-pub fn scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
+pub fn scope(
+    path: &str,
+    broker: &Addr<Broker>,
+    config: HttpConfig,
+) -> Scope<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    let origins: Rc<[Origin]> = config.origins.as_slice().into();
     let mount = Mount { broker: broker.downgrade(), config, worker: RefCell::default() };
     let get_only =
         |path: &str, route: actix_web::Route| web::resource(path).route(route).default_service(only("GET"));
@@ -180,6 +219,7 @@ pub fn scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
         .default_service(web::to(|| async {
             Problem::not_found("there is no such endpoint").error_response()
         }))
+        .wrap(from_fn(move |request, next| cors::answer(origins.clone(), request, next)))
 }
 
 fn only(method: &'static str) -> actix_web::Route {

@@ -18,7 +18,7 @@ pub(super) async fn publish(
     mount: web::Data<Mount>,
 ) -> Result<HttpResponse, Problem> {
     let grant = mount.config.grant(&request).await?;
-    origin::check(&request, &grant)?;
+    origin::check(&request, &mount.config, &grant)?;
     let format = format(&request)?;
     let limit = mount.config.max_body;
     let too_large = || Problem::too_large(format!("the body must be at most {limit} bytes")).field("body");
