@@ -31,6 +31,8 @@ mod events;
 mod grant;
 mod history;
 mod object;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod origin;
 mod problem;
 mod publish;
@@ -55,6 +57,8 @@ use futures_core::future::LocalBoxFuture;
 
 use self::anonymous::Reachable;
 pub use self::grant::{AuthError, Grant};
+#[cfg(feature = "jwt")]
+pub use self::jwt::{Jwt, JwtKey};
 pub use self::origin::Origin;
 use self::problem::Problem;
 pub use self::socket::tune_socket;
@@ -63,12 +67,14 @@ use crate::actors::worker::{Worker, WorkerHandle};
 use crate::event::Payload;
 
 type Authorize = dyn Fn(HttpRequest) -> LocalBoxFuture<'static, Result<Grant, AuthError>> + Send + Sync;
+type AuthorizeToken = dyn Fn(String) -> LocalBoxFuture<'static, Result<Grant, AuthError>> + Send + Sync;
 
 /// What a scope lets in, and whom.
 #[derive(Clone)]
 #[must_use]
 pub struct HttpConfig {
     authorize: Arc<Authorize>,
+    authorize_token: Arc<AuthorizeToken>,
     origins: Vec<Origin>,
     max_selectors: usize,
     max_payload: usize,
@@ -103,6 +109,40 @@ impl HttpConfig {
     {
         self.authorize = Arc::new(move |request| Box::pin(authorize(request)));
         self
+    }
+
+    /// Decides by an async function what a token may do that a client shows on a connection it already has. Without it
+    /// such tokens are refused (403); [`jwt`](Self::jwt) sets it together with [`authorize`](Self::authorize).
+    ///
+    /// ```
+    /// use fanfare::SessionId;
+    /// use fanfare::http::{AuthError, Grant, HttpConfig};
+    ///
+    /// let config = HttpConfig::default().authorize_token(|token| async move {
+    ///     match token.strip_prefix("user ") {
+    ///         Some(name) => Ok(Grant::new(SessionId::derived_from(name.as_bytes()))),
+    ///         None => Err(AuthError::Unauthenticated("this is no token".into())),
+    ///     }
+    /// });
+    /// # let _ = config;
+    /// ```
+    pub fn authorize_token<F, Fut>(mut self, authorize: F) -> Self
+    where
+        F: Fn(String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Grant, AuthError>> + 'static,
+    {
+        self.authorize_token = Arc::new(move |token| Box::pin(authorize(token)));
+        self
+    }
+
+    /// Serves whoever has a JSON Web Token, and nobody else: takes the place of [`authorize`](Self::authorize) and
+    /// [`authorize_token`](Self::authorize_token). [`Jwt`] says what a token is and what it grants.
+    #[cfg(feature = "jwt")]
+    pub fn jwt(self, jwt: Jwt) -> Self {
+        let jwt = Arc::new(jwt);
+        let for_tokens = jwt.clone();
+        self.authorize(move |request| ready(jwt.authorize(&request)))
+            .authorize_token(move |token| ready(for_tokens.grant(&token)))
     }
 
     /// Lets pages of this origin ask for changes and read the answers (CORS), their browsers' cookies included. Repeat
@@ -154,6 +194,12 @@ impl HttpConfig {
     async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
         (self.authorize)(request.clone()).await
     }
+
+    /// The grant of a token that came on a connection which is already open.
+    #[allow(dead_code, reason = "for connections that can take a new token")]
+    async fn token_grant(&self, token: String) -> Result<Grant, AuthError> {
+        (self.authorize_token)(token).await
+    }
 }
 
 impl Default for HttpConfig {
@@ -161,8 +207,12 @@ impl Default for HttpConfig {
         let authorize = |request: HttpRequest| -> LocalBoxFuture<'static, _> {
             Box::pin(ready(anonymous::authorize(&request, Reachable::Loopback)))
         };
+        let no_token = |_| -> LocalBoxFuture<'static, _> {
+            Box::pin(ready(Err(AuthError::Forbidden("tokens are not used here".into()))))
+        };
         Self {
             authorize: Arc::new(authorize),
+            authorize_token: Arc::new(no_token),
             origins: Vec::new(),
             max_selectors: 128,
             max_payload: Payload::MAX_BYTES,
