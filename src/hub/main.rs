@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used))]
 
+mod access;
 mod pages;
 mod settings;
 
@@ -44,6 +45,13 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Ok(limit) => tracing::debug!(limit, "file descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
     }
+    // First what can be wrong without leaving a file behind.
+    let config = http::HttpConfig::default()
+        .max_selectors(settings.max_selectors)
+        .max_payload(settings.max_payload)
+        .max_body(settings.max_body);
+    let config = access::grant(config, &settings)?;
+
     let retention = settings.retention.iter().cloned().fold(Retention::default(), Retention::rule);
     let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain).retention(retention);
     let broker = match &settings.log {
@@ -52,13 +60,6 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     .start()?;
 
-    let mut config = http::HttpConfig::default()
-        .max_selectors(settings.max_selectors)
-        .max_payload(settings.max_payload)
-        .max_body(settings.max_body);
-    if settings.insecure {
-        config = config.insecure_anonymous();
-    }
     let served = broker.clone();
     let server = HttpServer::new(move || {
         App::new().app_data(web::Data::new(served.clone())).configure(pages::routes).service(http::scope(
@@ -77,7 +78,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     .bind(settings.listen)
     .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
     if let Some(address) = server.addrs().first() {
-        pages::greet(*address);
+        pages::greet(*address, settings.has_keys());
     }
     let server = server.run();
     let handle = server.handle();

@@ -41,11 +41,12 @@ async fn ready(broker: web::Data<Addr<Broker>>) -> HttpResponse {
 }
 
 /// Tells whoever started the hub how to try it. Nobody may be reading, which is no reason not to serve.
-pub(crate) fn greet(address: SocketAddr) {
+pub(crate) fn greet(address: SocketAddr, needs_token: bool) {
+    let token = if needs_token { "-H \"authorization: Bearer $TOKEN\" " } else { "" };
     let text = format!(
         "fanfare serves http://{address}/\n  \
-         subscribe: curl -N 'http://{address}/events?channel=demo/*'\n  \
-         publish:   curl -H 'content-type: application/json' \
+         subscribe: curl -N {token}'http://{address}/events?channel=demo/*'\n  \
+         publish:   curl {token}-H 'content-type: application/json' \
          -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' http://{address}/publish\n"
     );
     let mut stdout = std::io::stdout();

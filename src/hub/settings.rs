@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use fanfare::http::Origin;
 use fanfare::{Durability, Rule};
+
+use crate::access::KeyText;
 
 /// A realtime hub: publishes over HTTP, streams to browsers by Server-Sent Events.
 #[derive(Debug, Parser)]
@@ -71,6 +74,25 @@ pub(crate) struct Settings {
     /// The largest body of a publish.
     #[arg(long, env = "FANFARE_MAX_BODY", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub(crate) max_body: usize,
+
+    /// A key that tokens are signed by: `ALG:SECRET` or `ALG:@FILE`, with HS256 and a secret of at least 32 bytes, or
+    /// RS256, ES256, `EdDSA` and a public key in PEM. Repeat for more. In a file the secret is safe from `ps`. With a key,
+    /// nobody is served without a token.
+    #[arg(long, env = "FANFARE_JWT_KEY", value_name = "ALG:SECRET|ALG:@FILE", hide_env_values = true)]
+    pub(crate) jwt_key: Vec<KeyText>,
+
+    /// A file with a JWK set, whose keys tokens may be signed by too. Read at the start.
+    #[arg(long, env = "FANFARE_JWKS", value_name = "FILE")]
+    pub(crate) jwks: Option<PathBuf>,
+
+    /// Takes tokens from the query too, as `access_token`. Proxies write queries to their logs.
+    #[arg(long, env = "FANFARE_TOKEN_IN_QUERY", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) token_in_query: bool,
+
+    /// Pages of this origin may publish and read the answers (CORS): `https://app.example`, as browsers write it. Repeat
+    /// for more, or join them with commas.
+    #[arg(long, env = "FANFARE_ALLOW_ORIGIN", value_name = "URL", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<Origin>,
 
     /// Serves anonymous clients with every grant on an address that others can reach.
     #[arg(long, env = "FANFARE_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -137,11 +159,16 @@ impl Settings {
         })
     }
 
+    /// Whether tokens say who may do what.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.jwt_key.is_empty() || self.jwks.is_some()
+    }
+
     fn check(&self) -> Result<(), clap::Error> {
-        if !self.insecure && !self.listen.ip().is_loopback() {
+        if !self.has_keys() && !self.insecure && !self.listen.ip().is_loopback() {
             return Err(wrong(&format!(
-                "--listen {}: without a key the hub serves anonymous clients, on a loopback address only; \
-                 --insecure serves them on any",
+                "--listen {}: without a key (--jwt-key, --jwks) the hub serves anonymous clients, on a loopback \
+                 address only; --insecure serves them on any",
                 self.listen
             )));
         }
@@ -157,7 +184,12 @@ fn wrong(message: &str) -> clap::Error {
 fn with_file(command: Command, path: &Path) -> Result<Command, clap::Error> {
     let fail = |why: String| wrong(&format!("--config {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
+    // Not with the line itself, as the error would show it: it may hold a secret.
+    let at_fault = |error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        fail(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+    };
+    let table: toml::Table = text.parse().map_err(at_fault)?;
     let mut values = Vec::new();
     for (key, value) in table {
         let is_known = key != "config" && command.get_arguments().any(|arg| arg.get_id() == key.as_str());
@@ -228,6 +260,44 @@ mod tests {
     }
 
     #[test]
+    fn with_a_key_every_address_may_be_listened_on() {
+        for args in [["--jwt-key", "HS256:@secret"], ["--jwks", "keys.json"]] {
+            let settings = read(&[&["--listen", "0.0.0.0:80"], &args[..]].concat()).expect("valid");
+            assert!(settings.has_keys() && !settings.insecure);
+        }
+        let path = file("keys", "jwt_key = [\"HS256:a,b\", \"RS256:@k.pem\"]\ntoken_in_query = true\n");
+        let settings = read(&["--config", path.to_str().expect("text")]).expect("valid");
+        assert_eq!((settings.jwt_key.len(), settings.token_in_query), (2, true));
+        let both = read(&["--allow-origin", "https://a.example,https://b.example"]).expect("valid");
+        assert_eq!(both.allow_origin.len(), 2);
+    }
+
+    #[test]
+    fn no_refusal_shows_a_secret() {
+        let secret = "hunter2hunter2";
+        for (name, text) in [
+            ("unended", "jwt_key = [\"HS256:hunter2hunter2\n"),
+            ("unquoted", "heartbeat = \"3s\"\njwt_key = HS256:hunter2hunter2\n"),
+            ("twice", "jwt_key = \"HS256:hunter2hunter2\"\njwt_key = \"HS256:hunter2hunter2\"\n"),
+            ("table", "jwt_key = { HS256 = \"hunter2hunter2\" }\n"),
+        ] {
+            let path = file(name, text);
+            let error = read(&["--config", path.to_str().expect("text")]).expect_err(name).to_string();
+            assert!(!error.contains(secret), "{name}: {error}");
+        }
+        for args in [
+            vec!["--jwt-key=HS256:hunter2hunter2", "--heartbeat", "soon"],
+            vec!["--jwtkey=HS256:hunter2hunter2"],
+            vec!["--jwt-key=HS256:hunter2hunter2", "--help"],
+        ] {
+            let error = read(&args).expect_err("refused").to_string();
+            assert!(!error.contains(secret), "{args:?}: {error}");
+        }
+        let settings = read(&["--jwt-key", "HS256:hunter2hunter2"]).expect("read");
+        assert!(!format!("{settings:?}").contains(secret));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let unknown = file("unknown", "haertbeat = \"3s\"\n");
         let bad = file("bad", "max_payload = \"many\"\n");
@@ -236,6 +306,8 @@ mod tests {
             (vec!["--config", bad.to_str().expect("text")], "max-payload"),
             (vec!["--config", "/nonexistent/fanfare.toml"], "nonexistent"),
             (vec!["--listen", "0.0.0.0:80"], "--insecure"),
+            (vec!["--allow-origin", "*"], "one by one"),
+            (vec!["--allow-origin", "https://app.example/"], "allow-origin"),
             (vec!["--heartbeat", "soon"], "heartbeat"),
             (vec!["--durability", "some"], "durability"),
             (vec!["--retention", "a=sometimes"], "retention"),
