@@ -7,6 +7,7 @@ pub mod http;
 pub mod hub;
 pub mod sse;
 pub mod ws;
+pub mod token;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -124,3 +124,61 @@ fn bytes(name: &str, text: Option<&str>) -> Result<Vec<u8>, String> {
     let decoded = text.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     decoded.ok_or_else(|| format!("must have {name} in base64url"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: &str = "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE";
+
+    fn keys(set: &str) -> Result<usize, String> {
+        let set = format!(r#"{{"keys":[{set}]}}"#);
+        JwtKey::from_jwks(&set).map(|keys| keys.len()).map_err(|invalid| invalid.to_string())
+    }
+
+    fn ed(more: &str) -> String {
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}"{more}}}"#)
+    }
+
+    #[test]
+    fn keys_for_something_else_are_left_out() {
+        let ours = ed("");
+        for other in [
+            ed(r#","use":"enc""#),
+            ed(r#","key_ops":["sign"]"#),
+            ed(r#","alg":"ES256""#),
+            r#"{"kty":"OKP","crv":"X25519","x":"AA"}"#.into(),
+            r#"{"kty":"EC","crv":"secp256k1"}"#.into(),
+            r#"{"kty":"RSA","alg":"PS256"}"#.into(),
+            r#"{"kty":"oct","k":"AA"}"#.into(),
+            r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AA"}"#.into(),
+        ] {
+            assert_eq!(keys(&format!("{other},{ours}")), Ok(1), "{other}");
+            assert!(keys(&other).is_err_and(|why| why.contains("must have a key")), "{other}");
+        }
+        for ours in [ed(r#","use":"sig","key_ops":["verify"],"alg":"EdDSA""#), ed(r#","alg":"Ed25519""#)] {
+            assert_eq!(keys(&ours), Ok(1), "{ours}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_breaks_its_rules_is_named() {
+        for (key, part) in [
+            (ed(r#","d":"AA""#), "private"),
+            (r#"{"kty":"OKP","crv":"Ed25519"}"#.into(), "x in base64url"),
+            (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.into(), "32 bytes"),
+            (r#"{"kty":"OKP","crv":"Ed25519","x":"A+=="}"#.into(), "base64url"),
+            (format!(r#"{{"kty":"EC","crv":"P-256","x":"{X}","y":"AA"}}"#), "32 bytes"),
+            (r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.into(), "2048"),
+            (r#"{"kty":"oct","alg":"HS256","k":"AQAB"}"#.into(), "32 bytes"),
+            ("7".into(), "a JWK"),
+            (r#"{"crv":"Ed25519"}"#.into(), "a JWK"),
+        ] {
+            let why = keys(&format!("{},{key}", ed(""))).expect_err(&key);
+            assert!(why.contains("keys[1]") && why.contains(part), "{key}: {why}");
+        }
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#] {
+            assert!(JwtKey::from_jwks(text).is_err(), "{text}");
+        }
+    }
+}

@@ -181,3 +181,76 @@ fn of_query(request: &HttpRequest) -> Result<Option<String>, AuthError> {
 fn refused(detail: impl Into<String>) -> AuthError {
     AuthError::Unauthenticated(detail.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http::HttpConfig;
+
+    const SECRET: &[u8] = b"for the tests: a secret of more than 32 bytes";
+
+    fn token(claims: &str) -> String {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        use ring::hmac;
+        let content =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(claims));
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), content.as_bytes());
+        format!("{content}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn jwt() -> Jwt {
+        Jwt::new([JwtKey::hs256(SECRET).expect("valid")])
+    }
+
+    #[test]
+    fn a_token_is_good_until_exp_and_not_at_it() {
+        let (jwt, token) = (jwt(), token(r#"{"sub":"u","nbf":1000,"exp":2000.5}"#));
+        let at = |seconds: f64| {
+            jwt.grant_at(&token, SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)).is_ok()
+        };
+        assert_eq!([994.9, 995.0, 1500.0, 2000.4].map(at), [false, true, true, true]);
+        assert_eq!([2000.5, 2000.6, 1e9].map(at), [false; 3]);
+    }
+
+    #[actix_web::test]
+    async fn a_token_on_an_open_connection_is_for_the_hook() {
+        let good = token(r#"{"sub":"u","exp":32503680000}"#);
+        let config = HttpConfig::default();
+        assert!(matches!(config.token_grant(good.clone()).await, Err(AuthError::Forbidden(_))));
+        let config = config.jwt(jwt());
+        assert!(config.token_grant(good.clone()).await.is_ok());
+        assert!(matches!(config.token_grant("bad".into()).await, Err(AuthError::Unauthenticated(_))));
+        let config = config.authorize_token(|_| ready(Err(AuthError::Ended)));
+        assert!(matches!(config.token_grant(good).await, Err(AuthError::Ended)));
+    }
+
+    #[test]
+    fn no_debug_shows_a_key() {
+        let shown = format!("{:?} {:?}", jwt(), HttpConfig::default().jwt(jwt()));
+        assert!(shown.contains("HS256") && !shown.contains("for the tests"), "{shown}");
+        let bytes = format!("{:?}", SECRET.first_chunk::<4>().expect("long"));
+        assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_panics(text in ".{0,60}", parts in "[A-Za-z0-9_-]{0,20}[.][A-Za-z0-9_-]{0,20}[.][A-Za-z0-9_-]{0,20}") {
+            prop_assert!(jwt().grant(&text).is_err());
+            prop_assert!(jwt().grant(&parts).is_err());
+        }
+
+        #[test]
+        fn no_claims_panic(exp in any::<f64>(), sub in ".{0,20}", selector in "[$a*/]{0,12}") {
+            let exp = serde_json::json!(exp);
+            let (sub, selector) = (serde_json::json!(sub), serde_json::json!([selector]));
+            let claims = format!(r#"{{"exp":{exp},"nbf":{exp},"iat":{exp},"sub":{sub},"fanfare":{{"publish":{selector}}}}}"#);
+            let _ = jwt().grant(&token(&claims));
+        }
+    }
+}
