@@ -1,9 +1,13 @@
 //! A small HTTP/1.1 client over a plain socket: nothing is hidden from the test.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+/// Longer than any whole answer takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A status and headers.
 #[derive(Debug, Clone)]
@@ -99,7 +103,9 @@ pub async fn request(
     text.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
     let mut socket = send_head(addr, &text).await;
     let (head, mut body) = read_head(&mut socket).await;
-    socket.read_to_end(&mut body).await.expect("readable");
+    // A stream would not end.
+    let end = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut body)).await;
+    end.expect("an answer with an end").expect("readable");
     Answer { head, body: String::from_utf8(body).expect("a body of text") }
 }
 
