@@ -30,9 +30,9 @@ mod cors;
 mod events;
 mod grant;
 mod history;
-mod object;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod object;
 mod origin;
 mod problem;
 mod publish;
@@ -187,16 +187,11 @@ impl HttpConfig {
         self
     }
 
-    async fn token_grant(&self, _: String) -> Result<Grant, AuthError> {
-        Err(AuthError::Forbidden("tokens are not used here".into()))
-    }
-
     async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
         (self.authorize)(request.clone()).await
     }
 
     /// The grant of a token that came on a connection which is already open.
-    #[allow(dead_code, reason = "for connections that can take a new token")]
     async fn token_grant(&self, token: String) -> Result<Grant, AuthError> {
         (self.authorize_token)(token).await
     }

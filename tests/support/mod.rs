@@ -6,8 +6,8 @@ pub mod bad_log;
 pub mod http;
 pub mod hub;
 pub mod sse;
-pub mod ws;
 pub mod token;
+pub mod ws;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -30,7 +30,9 @@ pub(super) async fn ws(
 ) -> Result<HttpResponse, Problem> {
     let mut response = actix_http::ws::handshake(request.head()).map_err(refused)?;
     let protocol = protocol(&request)?;
-    origin::check_socket(&request)?;
+    if !origin::is_allowed(&request, &mount.config) {
+        return Err(Problem::forbidden("this Origin may not ask for this").field("origin"));
+    }
     let grant = mount.config.grant(&request).await?;
 
     let client = ClientId::mint();
