@@ -7,12 +7,11 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::backoff::Backoff;
-use super::connection::Request;
+use super::connection::{Request, Transport, Wanted};
 use super::item::Position;
 use super::stream::EventStream;
 use crate::channel::Selector;
 use crate::error::InvalidValue;
-use crate::event::Attributes;
 use crate::interest::Filter;
 
 /// A server, and how to speak to it. Cloning is cheap; streams and publishes of one client share nothing but settings
@@ -21,6 +20,7 @@ use crate::interest::Filter;
 pub struct Client {
     pub(super) http: reqwest::Client,
     pub(super) events: Url,
+    pub(super) socket: Url,
     pub(super) publish: Url,
     pub(super) headers: HeaderMap,
     pub(super) backoff: Backoff,
@@ -49,7 +49,8 @@ impl Client {
     /// As [`Client::new`], through an HTTP client of yours: with TLS, a proxy, addresses of its own. `reqwest` is 0.13; its
     /// features are yours to choose.
     ///
-    /// It should have no timeout of a whole request or of reading: that would cut streams.
+    /// It should have no timeout of a whole request or of reading: that would cut streams. Over TLS a WebSocket needs it to
+    /// keep to HTTP/1.1 (`http1_only`).
     ///
     /// # Errors
     ///
@@ -73,6 +74,7 @@ impl Client {
         Ok(Self {
             http,
             events: endpoint("events"),
+            socket: endpoint("ws"),
             publish: endpoint("publish"),
             headers: HeaderMap::new(),
             backoff: Backoff::default(),
@@ -150,11 +152,9 @@ impl Client {
     pub fn subscribe(&self) -> Subscribe {
         Subscribe {
             client: self.clone(),
-            selectors: Vec::new(),
-            filter: Vec::new(),
-            begin: None,
+            transport: Transport::default(),
+            wanted: Wanted::default(),
             position: None,
-            is_strict: false,
         }
     }
 }
@@ -183,11 +183,9 @@ pub enum Begin {
 #[must_use = "nothing is followed until it is opened"]
 pub struct Subscribe {
     client: Client,
-    selectors: Vec<Selector>,
-    filter: Vec<String>,
-    begin: Option<Begin>,
+    transport: Transport,
+    wanted: Wanted,
     position: Option<Position>,
-    is_strict: bool,
 }
 
 impl Subscribe {
@@ -197,7 +195,7 @@ impl Subscribe {
     ///
     /// [`InvalidValue`] if it is no selector. How many a stream may have is the server's affair (128 by default).
     pub fn channel(mut self, selector: impl AsRef<str>) -> Result<Self, InvalidValue> {
-        self.selectors.push(Selector::new(selector)?);
+        self.wanted.selectors.push(Selector::new(selector)?);
         Ok(self)
     }
 
@@ -205,24 +203,25 @@ impl Subscribe {
     ///
     /// # Errors
     ///
-    /// [`InvalidValue`] for a key with a colon, what breaks a rule of attributes, and the seventeenth.
-    pub fn filter(mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Result<Self, InvalidValue> {
-        let (key, value) = (key.as_ref(), value.as_ref());
+    /// [`InvalidValue`] for a key with a colon, one that was named with another value, what breaks a rule of attributes, and
+    /// the seventeenth.
+    pub fn filter(mut self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidValue> {
+        let (key, value) = (key.into(), value.into());
         if key.contains(':') {
             return Err(InvalidValue::new("filter", "must not have a colon in its key"));
         }
-        self.filter.push(format!("{key}:{value}"));
-        if self.filter.len() > Attributes::MAX {
-            return Err(InvalidValue::new("filter", format!("must be at most {}", Attributes::MAX)));
+        if self.wanted.filter.get(&key).is_some_and(|named| *named != value) {
+            return Err(InvalidValue::new("filter", "must not ask for two values of one attribute"));
         }
-        Filter::parse(self.filter.iter().map(String::as_str))?;
+        self.wanted.filter.insert(key, value);
+        Filter::of(self.wanted.filter.clone().into_iter().collect())?;
         Ok(self)
     }
 
     /// Where to begin without a [position](Self::after), [`Begin::Now`] if not set; and with one that cannot be resumed,
     /// [`Begin::Earliest`] if not set.
     pub fn from(mut self, begin: Begin) -> Self {
-        self.begin = Some(begin);
+        self.wanted.begin = Some(begin);
         self
     }
 
@@ -234,44 +233,34 @@ impl Subscribe {
 
     /// Rather ends with 410 than goes on behind a gap or a reset that a connection begins with.
     pub fn strict(mut self) -> Self {
-        self.is_strict = true;
+        self.wanted.is_strict = true;
+        self
+    }
+
+    /// Carries the stream by another transport than [`Transport::Sse`].
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
         self
     }
 
     /// The stream. It connects when it is first polled.
     #[must_use]
     pub fn open(self) -> EventStream {
-        let Self { client, selectors, filter, begin, position, is_strict } = self;
-        let mut url = client.events.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            // The particulars of an event are only in the envelope.
-            query.append_pair("format", "envelope");
-            for selector in &selectors {
-                query.append_pair("channel", selector.as_str());
-            }
-            for term in &filter {
-                query.append_pair("filter", term);
-            }
-            match begin {
-                Some(Begin::Now) => query.append_pair("from", "now"),
-                Some(Begin::Earliest) => query.append_pair("from", "earliest"),
-                Some(Begin::Last(count)) => query.append_pair("from", &count.to_string()),
-                None => &mut query,
-            };
-            if is_strict {
-                query.append_pair("strict", "1");
-            }
-        }
-        let request =
-            Request { http: client.http, url, headers: client.headers, max_event: client.max_event };
-        EventStream::new(request, position, client.backoff, client.connect_timeout)
+        let Self { client, transport, wanted, position } = self;
+        let Client { http, events, socket, headers, max_event, backoff, connect_timeout, .. } = client;
+        let url = match transport {
+            Transport::Sse => events,
+            Transport::WebSocket => socket,
+        };
+        let request = Request { http, transport, url, headers, max_event, wanted };
+        EventStream::new(request, position, backoff, connect_timeout)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Attributes;
 
     #[test]
     fn the_endpoints_lie_below_the_url() {
@@ -305,8 +294,13 @@ mod tests {
         assert_eq!(client.subscribe().filter("", "c").map(drop).map_err(field), Err("filter"));
         let mut many = client.subscribe();
         for n in 0..Attributes::MAX {
-            many = many.filter("k", n.to_string()).expect("valid");
+            many = many
+                .filter(format!("k{n}"), "v")
+                .expect("valid")
+                .filter(format!("k{n}"), "v")
+                .expect("again");
         }
+        assert_eq!(many.clone().filter("k0", "w").map(drop).map_err(field), Err("filter"));
         assert_eq!(many.filter("k", "v").map(drop).map_err(field), Err("filter"));
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 
@@ -14,15 +15,15 @@ const MAX_PROBLEM: usize = 64 * 1024;
 #[non_exhaustive]
 pub enum StreamError {
     /// The server refuses the request: it is bad (400), its credentials are (401) or do not suffice (403), there is no
-    /// such stream (404), its cursor cannot be resumed without loss (410, with
+    /// such stream (404), something in between lets no WebSocket through (426), its cursor cannot be resumed without loss (410, with
     /// [`strict`](crate::client::Subscribe::strict)), or any other status that is not said to pass.
     #[error("the server refuses the stream: {0}")]
     Rejected(Box<Problem>),
-    /// The server wants this stream not to come back (204): its session was ended.
+    /// The server wants this stream not to come back (204, or a closing as `revoked`): its session was ended.
     #[error("the server wants the stream not to come back")]
     Stopped,
     /// The answer is no stream of events: the URL is not that of a fanfare scope.
-    #[error("the answer is not text/event-stream, but {0}")]
+    #[error("the answer is no stream of events, but {0}")]
     NotAStream(String),
     /// An event is larger than the [limit](crate::client::Client::max_event), and would be the next time.
     #[error("an event is larger than {limit} bytes")]
@@ -95,6 +96,16 @@ struct Body {
     index: Option<usize>,
 }
 
+impl Body {
+    fn problem(self, status: StatusCode, retry_after: Option<Duration>) -> Box<Problem> {
+        let Self { kind, mut title, detail, field, index } = self;
+        if title.is_empty() {
+            title = status.canonical_reason().unwrap_or("no reason given").to_owned();
+        }
+        Box::new(Problem { status: status.as_u16(), kind, title, detail, field, index, retry_after })
+    }
+}
+
 impl Problem {
     /// Whether another attempt may fare better, as it is.
     #[must_use]
@@ -112,12 +123,25 @@ impl Problem {
             Ok(body) if is_problem => serde_json::from_slice(&body).unwrap_or_default(),
             Ok(_) | Err(_) => Body::default(),
         };
-        let Body { kind, mut title, detail, field, index } = body;
-        if title.is_empty() {
-            title = status.canonical_reason().unwrap_or("no reason given").to_owned();
+        body.problem(status, retry_after.map(Duration::from_secs))
+    }
+
+    /// Reads a refusal that is told on a socket.
+    pub(super) fn told(message: &str) -> Box<Self> {
+        #[derive(Deserialize)]
+        struct Told {
+            status: Option<u16>,
         }
-        let retry_after = retry_after.map(Duration::from_secs);
-        Box::new(Self { status: status.as_u16(), kind, title, detail, field, index, retry_after })
+        let status = serde_json::from_str(message).ok().and_then(|Told { status }| status);
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let body: Body = serde_json::from_str(message).unwrap_or_default();
+        body.problem(status.unwrap_or(StatusCode::BAD_REQUEST), None)
+    }
+
+    /// What a cursor that cannot be resumed without loss is answered, where the server has no word for it.
+    pub(super) fn gone() -> Box<Self> {
+        let detail = "the cursor cannot be resumed without loss".to_owned();
+        Body { detail, field: Some("cursor".into()), ..Body::default() }.problem(StatusCode::GONE, None)
     }
 }
 

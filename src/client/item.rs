@@ -48,7 +48,8 @@ pub struct Connected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// The place of the stream behind this event; an ephemeral event has none.
+    /// The place of the stream behind this event. An ephemeral event has none, nor have all but the last of those that a
+    /// WebSocket has brought before it took the stream on.
     pub position: Option<Position>,
     /// The event's identity.
     pub id: EventId,
@@ -127,7 +128,7 @@ pub struct Disconnected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The server ended it and said why: `draining`, `slow`, `unavailable`, `limit`, `expired_token`, `revoked`, `too_old`.
+    /// The server ended it and said why, in words or by a close code: `draining`, `slow`, `unavailable`, `limit`, `expired_token`, `too_old`.
     Closing(String),
     /// The server, or something in between, ended it without a word.
     Ended,

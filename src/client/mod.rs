@@ -41,18 +41,22 @@
 //! # });
 //! ```
 //!
+//! Streams are Server-Sent Events unless they are to come [over](Subscribe::over) a WebSocket; a position that was reached over
+//! one [transport](Transport) is gone on from over the other.
+//!
 //! # Guarantees
 //!
 //! - Events come in the log's order. Over any number of reconnects, none of what the log still holds is missing and none
 //!   comes twice: the stream goes on by its cursor. What cannot be had is an item of its own, at its place
-//!   ([`Item::Gap`], [`Item::Reset`], [`Item::Lag`]).
+//!   ([`Item::Gap`], [`Item::Reset`], [`Item::Lag`]). A WebSocket has [exceptions](Transport::WebSocket) for what is sent to a
+//!   session and to everyone.
 //! - It reconnects for ever. The time between attempts doubles up to a limit and is jittered; it is never less than what
 //!   the server asked for (`retry:`, `Retry-After`), up to an hour. Only a connection that delivered something begins anew.
 //! - A dead server is noticed: nothing within the [connect timeout](Client::connect_timeout), or nothing for two
 //!   heartbeats on an open stream.
-//! - What retrying cannot mend ends the stream, with a [`StreamError`] as its last item.
-//! - It holds one event at a time, and none larger than [its limit](Client::max_event). Who does not read holds up the
-//!   connection, not memory.
+//! - What retrying cannot mend ends the stream, with a [`StreamError`] as its last item: a refusal, or a session that was ended.
+//! - It holds one event at a time, and none larger than [its limit](Client::max_event); over a WebSocket, until it is taken
+//!   on, several that together are no larger. Who does not read holds up the connection, not memory.
 //! - Dropping the stream closes the connection.
 //!
 //! # Limits
@@ -71,6 +75,7 @@ mod read;
 mod stream;
 
 pub use builder::{Begin, Client, Subscribe};
+pub use connection::Transport;
 pub use error::{Problem, PublishError, StreamError};
 pub use item::{Cause, Connected, Disconnected, Gap, Item, Lag, Position, Received, Reset};
 pub use publish::Receipt;

@@ -14,6 +14,7 @@ use super::connection::{Connection, Failure, Request};
 use super::error::StreamError;
 use super::item::{Cause, Disconnected, Item, Position};
 use super::read::{Incoming, Word};
+use crate::error::CloseReason;
 
 /// More than this many heartbeats missing, and the server is taken for dead.
 const PATIENCE: u32 = 2;
@@ -150,7 +151,7 @@ impl Follower {
     }
 
     fn take(&mut self, incoming: Incoming) -> Option<Result<Item, StreamError>> {
-        let Incoming { position, retry, word } = incoming;
+        let Incoming { position, retry, word, is_heartbeat } = incoming;
         self.asked = retry.or(self.asked);
         let has_moved = position.is_some();
         self.position = position.or_else(|| self.position.take());
@@ -166,6 +167,9 @@ impl Follower {
                 // Not yet a delivery: a server that greets and falls over is not to be asked again at once.
                 return Some(Ok(Item::Connected(connected)));
             }
+            Some(Word::Closing(reason)) if reason == CloseReason::Revoked.as_str() => {
+                return Some(self.fail(StreamError::Stopped.into()));
+            }
             Some(Word::Closing(reason)) => return Some(self.fail(Failure::lost(Cause::Closing(reason)))),
             Some(Word::Event(event)) => Some(Item::Event(*event)),
             Some(Word::Gap(gap)) => Some(Item::Gap(gap)),
@@ -173,7 +177,7 @@ impl Follower {
             Some(Word::Lag(lag)) => Some(Item::Lag(lag)),
             None => None,
         };
-        if item.is_some() || has_moved {
+        if item.is_some() || has_moved || is_heartbeat {
             self.failures = 0;
         }
         item.map(Ok)

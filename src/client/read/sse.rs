@@ -1,84 +1,11 @@
-//! From the blocks of `text/event-stream` to what they say. Pure.
+//! What the blocks of `text/event-stream` say.
 
-use std::time::{Duration, SystemTime};
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::error::StreamError;
-use super::item::{Connected, Gap, Lag, Position, Received, Reset};
-use crate::event::{Attributes, EventId, EventName, Payload};
-
-/// Of a welcome that names none, or one that is no time.
-const USUAL_HEARTBEAT: Duration = Duration::from_secs(15);
-const LONGEST_HEARTBEAT: Duration = Duration::from_secs(3600);
-
-/// What arrived, whatever the transport: where the stream is behind it, the pause that the server asks for, the word.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Incoming {
-    pub(super) position: Option<Position>,
-    pub(super) retry: Option<Duration>,
-    pub(super) word: Option<Word>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Welcome(Connected),
-    Event(Box<Received>),
-    Gap(Gap),
-    Reset(Reset),
-    Lag(Lag),
-    Closing(String),
-}
-
-#[derive(Deserialize)]
-struct Welcome {
-    client: String,
-    session: String,
-    heartbeat: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct GapNotice {
-    reason: String,
-    after: u64,
-    resumed_at: u64,
-    head: u64,
-}
-
-#[derive(Deserialize)]
-struct ResetNotice {
-    reason: String,
-    head: u64,
-}
-
-#[derive(Deserialize)]
-struct LagNotice {
-    dropped: u64,
-}
-
-#[derive(Deserialize)]
-struct ClosingNotice {
-    reason: String,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    id: String,
-    seq: Option<u64>,
-    prev: Option<u64>,
-    channel: Option<String>,
-    channels: Vec<String>,
-    event: String,
-    time: String,
-    #[serde(borrow)]
-    attributes: &'a RawValue,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
+use super::{Incoming, event, malformed, notice};
+use crate::client::error::StreamError;
+use crate::client::item::Position;
 
 /// Reads a block; a comment and what a newer server may say beside are nothing.
-pub(super) fn block(block: russe::Event) -> Result<Incoming, StreamError> {
+pub(in crate::client) fn block(block: russe::Event) -> Result<Incoming, StreamError> {
     let message = match block {
         russe::Event::Message(message) => message,
         russe::Event::Retry(retry) => return Ok(Incoming { retry: Some(retry), ..Incoming::default() }),
@@ -88,71 +15,13 @@ pub(super) fn block(block: russe::Event) -> Result<Incoming, StreamError> {
     let id = message.id.as_deref().filter(|id| !id.is_empty());
     let position = id.map(str::parse::<Position>).transpose().map_err(|error| malformed(&error))?;
     let name = message.event.as_deref().unwrap_or("message");
-    // No event of an envelope is without data: such a block only moves the position.
-    let word = if message.data.is_empty() { None } else { word(name, &message.data, position.as_ref())? };
-    Ok(Incoming { position, retry: message.retry, word })
-}
-
-fn word(name: &str, data: &str, position: Option<&Position>) -> Result<Option<Word>, StreamError> {
-    Ok(Some(match name {
-        "$welcome" => Word::Welcome(welcome(&json(data)?)?),
-        "$gap" => {
-            let GapNotice { reason, after, resumed_at, head } = json(data)?;
-            Word::Gap(Gap { reason, after, resumed_at, head })
-        }
-        "$reset" => {
-            let ResetNotice { reason, head } = json(data)?;
-            Word::Reset(Reset { reason, head })
-        }
-        "$lag" => Word::Lag(Lag { dropped: json::<LagNotice>(data)?.dropped }),
-        "$closing" => Word::Closing(json::<ClosingNotice>(data)?.reason),
-        _ if name.starts_with('$') => return Ok(None),
-        _ => Word::Event(Box::new(received(json(data)?, position.cloned())?)),
-    }))
-}
-
-fn welcome(welcome: &Welcome) -> Result<Connected, StreamError> {
-    let heartbeat = welcome.heartbeat.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let heartbeat = heartbeat.filter(|heartbeat| !heartbeat.is_zero()).unwrap_or(USUAL_HEARTBEAT);
-    Ok(Connected {
-        client: welcome.client.parse().map_err(|error| malformed(&error))?,
-        session: welcome.session.parse().map_err(|error| malformed(&error))?,
-        heartbeat: heartbeat.min(LONGEST_HEARTBEAT),
-    })
-}
-
-fn received(envelope: Envelope<'_>, position: Option<Position>) -> Result<Received, StreamError> {
-    let data = envelope.data.get();
-    let data = if data.starts_with('"') {
-        Payload::restore(json(data)?, false)
-    } else {
-        Payload::restore(data.to_owned(), true)
+    let word = match name.strip_prefix('$') {
+        // No event of an envelope is without data: such a block only moves the position.
+        _ if message.data.is_empty() => None,
+        Some(own) => notice(own, &message.data)?,
+        None => Some(event(&message.data, position.as_ref())?),
     };
-    let name = (envelope.event != "message").then_some(envelope.event);
-    Ok(Received {
-        position,
-        id: EventId::restore(&envelope.id),
-        seq: envelope.seq,
-        prev: envelope.prev,
-        channel: envelope.channel.unwrap_or_default(),
-        channels: envelope.channels,
-        name: EventName::restore(name.as_deref()),
-        time: time(&envelope.time)?,
-        attributes: Attributes::restore(envelope.attributes.get()),
-        data,
-    })
-}
-
-fn time(text: &str) -> Result<SystemTime, StreamError> {
-    humantime::parse_rfc3339(text).map_err(|error| malformed(&error))
-}
-
-fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StreamError> {
-    serde_json::from_str(text).map_err(|error| malformed(&error))
-}
-
-pub(super) fn malformed(error: &dyn std::error::Error) -> StreamError {
-    StreamError::Malformed(error.to_string())
+    Ok(Incoming { position, retry: message.retry, word, ..Incoming::default() })
 }
 
 #[cfg(test)]
@@ -160,7 +29,11 @@ mod tests {
     use bytes::BytesMut;
     use tokio_util::codec::Decoder;
 
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::client::read::Word;
+    use crate::event::EventName;
 
     /// Reads bytes as they would come off a connection, cut at every place in turn.
     fn read(text: &str) -> Vec<Incoming> {
