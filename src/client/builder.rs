@@ -237,7 +237,20 @@ impl Subscribe {
         self
     }
 
-    /// Carries the stream by another transport than [`Transport::Sse`].
+    /// Carries the stream by another transport than [`Transport::Sse`]; what its [position](EventStream::position) was over
+    /// one is good for the other.
+    ///
+    /// ```
+    /// use fanfare::client::{Client, Transport};
+    ///
+    /// let orders = Client::new("http://127.0.0.1:8080/")?.subscribe().channel("orders/*")?;
+    /// let stream = orders.clone().after("k7Qx.9fKd.7".parse::<fanfare::client::Position>()?).open();
+    /// // ... and on from there.
+    /// let reached = stream.position().cloned().ok_or("it has begun")?;
+    /// let stream = orders.over(Transport::WebSocket).after(reached).open();
+    /// # assert!(stream.position().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn over(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
