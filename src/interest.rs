@@ -266,17 +266,39 @@ pub struct Interest {
     pub session: SessionId,
     /// What it asked for.
     pub subscription: Subscription,
+    /// Whether it hears its inbox and what is for everyone.
+    hears_inbox: bool,
 }
 
 impl Interest {
+    pub(crate) fn new(session: SessionId, subscription: Subscription) -> Self {
+        Self { session, subscription, hears_inbox: true }
+    }
+
+    /// What it asked for, and nothing else.
+    pub(crate) fn without_inbox(mut self) -> Self {
+        self.hears_inbox = false;
+        self
+    }
+
+    /// The channels that are heard by their names, the session's inbox and everyone's among them.
+    pub fn named(&self) -> impl Iterator<Item = Channel> {
+        let inbox = self.hears_inbox.then(|| [Channel::everyone(), Channel::inbox(self.session)]);
+        let named = self.subscription.selectors().filter_map(Selector::as_exact);
+        named.chain(inbox.into_iter().flatten())
+    }
+
+    fn hears(&self, reach: Reach) -> bool {
+        self.hears_inbox && (reach == Reach::Everyone || reach == Reach::Session(self.session))
+    }
+
     /// Whether an event of these channels and attributes is for this client. The filter narrows the channels that it
     /// asked for and nothing else.
     #[must_use]
     pub fn covers(&self, channels: &[Channel], attributes: &Attributes) -> bool {
         channels.iter().any(|channel| match channel.reach() {
-            Reach::Everyone => true,
-            Reach::Session(session) => session == self.session,
             Reach::Followers => self.subscription.admits(channel, attributes),
+            inbox => self.hears(inbox),
         })
     }
 
@@ -287,24 +309,28 @@ impl Interest {
 
     /// The lowest and the highest of the positions that `cursor` says this is at.
     pub(crate) fn positions_in(&self, cursor: &Cursor) -> (Seq, Seq) {
-        let named = || self.subscription.tags().chain([Self::inbox_tag()]);
-        let positions = || named().map(|tag| cursor.position_of(tag));
+        let inbox = self.hears_inbox.then(Self::inbox_tag);
+        let named: Vec<_> = self.subscription.tags().chain(inbox).collect();
+        let positions = || named.iter().map(|&tag| cursor.position_of(tag));
         (positions().min().unwrap_or(cursor.seq()), positions().max().unwrap_or(cursor.seq()))
     }
 
-    /// Whether a client at `cursor`, which may stand for several positions, has had the event at `seq`.
+    /// Whether a client at `cursor`, which may stand for several positions, has had the event at `seq`: by everything
+    /// that it is for. What is further than the rest may have been followed only lately.
     pub(crate) fn has_had(&self, cursor: &Cursor, event: &Draft, seq: Seq) -> bool {
         let groups = &self.subscription.groups;
-        event.channels.iter().any(|channel| match channel.reach() {
-            Reach::Session(session) if session != self.session => false,
-            Reach::Everyone | Reach::Session(_) => cursor.position_of(Self::inbox_tag()) >= seq,
-            Reach::Followers => {
-                groups.iter().filter(|group| group.filter.admits(&event.attributes)).any(|group| {
-                    let mut matching = group.selectors.iter().filter(|selector| selector.matches(channel));
-                    matching.any(|selector| cursor.position_of(group.tag(selector)) >= seq)
-                })
+        let mut lowest = None;
+        let mut is_at = |tag| lowest = Some(cursor.position_of(tag).min(lowest.unwrap_or(Seq::MAX)));
+        for channel in event.channels.iter() {
+            if self.hears(channel.reach()) {
+                is_at(Self::inbox_tag());
             }
-        })
+            for group in groups.iter().filter(|group| group.filter.admits(&event.attributes)) {
+                let matching = group.selectors.iter().filter(|selector| selector.matches(channel));
+                matching.for_each(|selector| is_at(group.tag(selector)));
+            }
+        }
+        lowest.is_some_and(|lowest| lowest >= seq)
     }
 
     /// Whether an event is for this client.
@@ -317,9 +343,8 @@ impl Interest {
     #[must_use]
     pub fn selects(&self, channel: &Channel) -> bool {
         match channel.reach() {
-            Reach::Everyone => true,
-            Reach::Session(session) => session == self.session,
             Reach::Followers => self.subscription.selects(channel),
+            inbox => self.hears(inbox),
         }
     }
 }

@@ -180,7 +180,7 @@ where
     let place = Place { client: ClientId::mint(), local };
     place.local.do_send(Enter {
         client: place.client,
-        interest: Interest { session: SessionId::mint(), subscription },
+        interest: Interest::new(SessionId::mint(), subscription),
         start: options.start(),
         ends: Ends { queue, verdict, ended },
     });

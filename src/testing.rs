@@ -182,7 +182,7 @@ pub mod log_contract {
             ];
             for selectors in selections {
                 for terms in [&[][..], &["k:rare"][..], &["k:none"][..]] {
-                    let interest = Interest { session, subscription: subscription(selectors, terms) };
+                    let interest = Interest::new(session, subscription(selectors, terms));
                     for limit in [
                         ALL,
                         PageLimit { events: 1, ..ALL },
@@ -219,8 +219,7 @@ pub mod log_contract {
                 (&["a"], &["k:1"]),
                 (&["x"], &[]),
             ] {
-                let interest =
-                    Interest { session: SessionId::mint(), subscription: subscription(selectors, terms) };
+                let interest = Interest::new(SessionId::mint(), subscription(selectors, terms));
                 for until in [log.head, all[40].0] {
                     let of_interest =
                         all.iter().filter(|(seq, draft)| *seq <= until && interest.covers_event(draft));
@@ -507,7 +506,7 @@ pub mod log_contract {
     }
 
     fn interest(selectors: &[&str]) -> Interest {
-        Interest { session: SessionId::mint(), subscription: subscription(selectors, &[]) }
+        Interest::new(SessionId::mint(), subscription(selectors, &[]))
     }
 
     fn seqs_of(page: &Page) -> Vec<Seq> {

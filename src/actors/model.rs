@@ -289,7 +289,7 @@ impl<'a> World<'a> {
         };
         for number in 0..CLIENTS {
             let session = world.sessions[number % world.sessions.len()];
-            let interest = Interest { session, subscription: subscription(world.random.below(8)) };
+            let interest = Interest::new(session, subscription(world.random.below(8)));
             let client = Client::new(
                 &mut world.random,
                 interest,

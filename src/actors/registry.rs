@@ -260,7 +260,7 @@ mod tests {
 
     fn interest(session: SessionId, selectors: &[&str]) -> Interest {
         let selectors = selectors.iter().map(|text| Selector::new(text).expect("valid"));
-        Interest { session, subscription: Subscription::new(selectors, Filter::default()) }
+        Interest::new(session, Subscription::new(selectors, Filter::default()))
     }
 
     fn routes(registry: &Registry, channel: &Channel) -> Vec<Route> {

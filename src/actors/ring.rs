@@ -103,16 +103,11 @@ impl Ring {
         if self.trims.is_empty() {
             return false;
         }
-        let selectors = || interest.subscription.selectors();
-        let is_named = |channel: &Channel| self.trims.get(channel).is_some_and(|&through| through > position);
-        let named = selectors().filter_map(Selector::as_exact);
-        if named
-            .chain([Channel::everyone(), Channel::inbox(interest.session)])
-            .any(|channel| is_named(&channel))
-        {
+        let is_trimmed = |channel| self.trims.get(&channel).is_some_and(|&through| through > position);
+        if interest.named().any(is_trimmed) {
             return true;
         }
-        selectors().any(Selector::is_pattern)
+        interest.subscription.selectors().any(Selector::is_pattern)
             && self.trims.iter().any(|(channel, &through)| through > position && interest.selects(channel))
     }
 
@@ -194,13 +189,11 @@ impl Ring {
 
     /// The positions after `position` of a client that follows channels by name alone, in order.
     fn named_after(&self, position: Seq, interest: &Interest) -> Option<Vec<Seq>> {
-        let selectors = || interest.subscription.selectors();
-        if selectors().any(Selector::is_pattern) {
+        if interest.subscription.selectors().any(Selector::is_pattern) {
             return None;
         }
         let mut all = Vec::new();
-        let named = selectors().filter_map(Selector::as_exact);
-        for channel in named.chain([Channel::everyone(), Channel::inbox(interest.session)]) {
+        for channel in interest.named() {
             if let Some(seqs) = self.by_channel.get(&channel) {
                 let first = seqs.partition_point(|&seq| seq <= position);
                 all.extend(seqs.range(first..));
@@ -256,10 +249,7 @@ mod tests {
 
     fn interest(text: &str) -> Interest {
         let selector = Selector::new(text).expect("valid");
-        Interest {
-            session: SessionId::mint(),
-            subscription: Subscription::new([selector], Filter::default()),
-        }
+        Interest::new(SessionId::mint(), Subscription::new([selector], Filter::default()))
     }
 
     fn after(ring: &mut Ring, position: Seq, text: &str) -> usize {

@@ -20,6 +20,8 @@ const PRIVATE_EVENTS: usize = 256;
 const PRIVATE_BYTES: usize = 1024 * 1024;
 /// As many answers as may wait for a client that asks and does not read.
 const WRITTEN_AHEAD: usize = 256;
+/// As many requests as may wait for their answer.
+const ASKED_AHEAD: usize = 64;
 
 /// What the writer finds.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,13 +51,25 @@ struct State {
     ended: bool,
     /// What the cursors in the feed's frames are to say, while channels that were added to it catch up.
     recast: Option<Recast>,
-    /// When the client was last heard of, if it is one that answers.
-    heard: Option<Instant>,
+    /// What a client that answers owes, and is owed.
+    talk: Option<Talk>,
     waker: Option<Waker>,
     /// Called when there is room for more to be written.
     room: Option<Waker>,
+    has_delivered: bool,
     awake: bool,
     stalled_since: Option<Instant>,
+}
+
+/// A client that answers pings and asks for things.
+#[derive(Debug, Default)]
+struct Talk {
+    /// Since when it owes an answer to a ping.
+    pinged: Option<Instant>,
+    /// What it asked for and was not answered.
+    asked: usize,
+    /// It is not listened to, since it has asked for too much or does not read.
+    is_unheard: bool,
 }
 
 /// A client's hold on its feed.
@@ -72,6 +86,7 @@ struct Seat {
     private: VecDeque<Private>,
     private_bytes: usize,
     ping_waits: bool,
+    pings_taken: u32,
     /// Ephemeral frames for this client alone that were dropped, and not told yet.
     lost: u64,
 }
@@ -130,6 +145,7 @@ impl Sink {
             private: VecDeque::new(),
             private_bytes: 0,
             ping_waits: false,
+            pings_taken: 0,
             lost,
         });
     }
@@ -192,16 +208,21 @@ impl Sink {
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.0.borrow_mut();
-        let State { seat, written, recast: cast, fell_out, .. } = &mut *state;
+        let State { seat, written, recast: cast, fell_out, has_delivered, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
         let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
         loop {
             match seat.pull() {
-                Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_ref())),
+                Pull::Bytes(bytes) => {
+                    *has_delivered = true;
+                    written.push_back(recast(bytes, cast.as_ref()));
+                }
                 Pull::FellOut => *fell_out = true,
-                _ => return,
+                _ => break,
             }
         }
+        // It may have left the readers that the worker still had to wake.
+        state.wake();
     }
 
     /// From now on the cursors in the feed's frames, which are WebSocket's, are recast.
@@ -214,24 +235,70 @@ impl Sink {
         self.0.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some() && !seat.held)
     }
 
+    /// The client is one that answers.
+    pub(crate) fn expect_answers(&self) {
+        self.0.borrow_mut().talk = Some(Talk::default());
+    }
+
     /// The client was heard of.
     pub(crate) fn hear(&self) {
-        self.0.borrow_mut().heard = Some(Instant::now());
+        if let Some(talk) = &mut self.0.borrow_mut().talk {
+            talk.pinged = None;
+        }
     }
 
-    /// For how long nothing was heard of a client that answers.
-    pub(crate) fn silent_for(&self, now: Instant) -> Option<Duration> {
-        self.0.borrow().heard.map(|heard| now.saturating_duration_since(heard))
+    /// For how long a client that answers has owed the answer to a ping.
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        let state = self.0.borrow();
+        let talk = state.talk.as_ref().filter(|talk| !talk.is_unheard);
+        let pinged = talk.and_then(|talk| talk.pinged);
+        pinged.map_or(Duration::ZERO, |pinged| now.saturating_duration_since(pinged))
     }
 
-    /// Ready once little enough waits to be taken that more may be asked for.
+    /// The client has asked for something that its session is to answer.
+    pub(crate) fn ask(&self) {
+        if let Some(talk) = &mut self.0.borrow_mut().talk {
+            talk.asked += 1;
+        }
+    }
+
+    /// Writes the answer to something that the client has asked its session for.
+    pub(crate) fn answer(&self, bytes: Bytes) {
+        self.write(bytes);
+        let mut state = self.0.borrow_mut();
+        if let Some(talk) = &mut state.talk {
+            talk.asked = talk.asked.saturating_sub(1);
+        }
+        state.give_room();
+    }
+
+    /// Ready once the client may be listened to again: when little enough waits to be taken and to be answered.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.borrow_mut();
-        if state.written.len() < WRITTEN_AHEAD || state.ended {
+        let has_room = state.has_room();
+        if let Some(talk) = &mut state.talk {
+            talk.is_unheard = !has_room;
+            if !has_room {
+                // Whatever it answers is not read.
+                talk.pinged = None;
+            }
+        }
+        if has_room {
             return Poll::Ready(());
         }
         state.room = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Whether the stream has had its last word.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.0.borrow().ended
+    }
+
+    /// Whether its client was given nothing of a feed yet, and nothing of it waits.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let state = self.0.borrow();
+        !state.has_delivered && !state.seat.as_ref().is_some_and(Seat::has_output)
     }
 
     /// Ends the stream with `last` behind what is written.
@@ -242,9 +309,7 @@ impl Sink {
         }
         state.ended = true;
         state.written.extend(last);
-        if let Some(room) = state.room.take() {
-            room.wake();
-        }
+        state.give_room();
         state.wake();
     }
 
@@ -305,13 +370,29 @@ impl State {
         }
     }
 
+    fn has_room(&self) -> bool {
+        let asked = self.talk.as_ref().map_or(0, |talk| talk.asked);
+        self.ended || (self.written.len() < WRITTEN_AHEAD && asked < ASKED_AHEAD)
+    }
+
+    fn give_room(&mut self) {
+        if self.has_room()
+            && let Some(room) = self.room.take()
+        {
+            room.wake();
+        }
+    }
+
+    /// Has a client that answers owe one from now on.
+    fn was_pinged(&mut self) {
+        if let Some(talk) = &mut self.talk {
+            talk.pinged.get_or_insert_with(Instant::now);
+        }
+    }
+
     fn pull(&mut self) -> Pull {
         if let Some(bytes) = self.written.pop_front() {
-            if self.written.is_empty()
-                && let Some(room) = self.room.take()
-            {
-                room.wake();
-            }
+            self.give_room();
             return Pull::Bytes(bytes);
         }
         if self.ended {
@@ -323,20 +404,25 @@ impl State {
         if std::mem::take(&mut self.fell_out) {
             return Pull::FellOut;
         }
-        match self.seat.as_mut().map_or(Pull::Pending, Seat::pull) {
-            Pull::Bytes(bytes) => Pull::Bytes(recast(bytes, self.recast.as_ref())),
+        let Some(seat) = &mut self.seat else { return Pull::Pending };
+        let pinged = seat.pings_taken;
+        let pull = seat.pull();
+        if seat.pings_taken > pinged {
+            self.was_pinged();
+            return pull;
+        }
+        match pull {
+            Pull::Bytes(bytes) => {
+                self.has_delivered = true;
+                Pull::Bytes(recast(bytes, self.recast.as_ref()))
+            }
             other => other,
         }
     }
 
     fn has_output(&self) -> bool {
-        let seat_has = |seat: &Seat| {
-            seat.member.is_some()
-                && !seat.held
-                && (!seat.private.is_empty() || seat.place.is_before(seat.feed.borrow().offset()))
-        };
         let has_notice = self.tell_when_drained || self.fell_out;
-        has_notice || !self.written.is_empty() || self.seat.as_ref().is_some_and(seat_has)
+        has_notice || !self.written.is_empty() || self.seat.as_ref().is_some_and(Seat::has_output)
     }
 }
 
@@ -348,6 +434,12 @@ fn recast(frames: Bytes, recast: Option<&Recast>) -> Bytes {
 }
 
 impl Seat {
+    fn has_output(&self) -> bool {
+        self.member.is_some()
+            && !self.held
+            && (!self.private.is_empty() || self.place.is_before(self.feed.borrow().offset()))
+    }
+
     fn pull(&mut self) -> Pull {
         if self.held || self.member.is_none() {
             return Pull::Pending;
@@ -361,6 +453,7 @@ impl Seat {
                 Kind::Stored(seq) => self.position = self.position.max(seq),
                 Kind::Ephemeral => {}
                 Kind::Ping(head) => {
+                    self.pings_taken = self.pings_taken.wrapping_add(1);
                     self.ping_waits = false;
                     self.position = self.position.max(head);
                 }
@@ -494,5 +587,28 @@ mod tests {
         feed.borrow_mut().append(bytes("late"), Some(3));
         let all: Vec<_> = (0..4).map(|_| pull(&sink)).collect();
         assert_eq!(all, ["1", "2", "closing", "End"]);
+    }
+
+    #[test]
+    fn who_fell_out_while_its_feed_was_changed_is_woken() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        #[derive(Default)]
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (sink, feed) = seated(0);
+        let count = Arc::new(Count::default());
+        assert_eq!(sink.pull(&Waker::from(count.clone())), Pull::Pending);
+        for n in 1..=9 {
+            feed.borrow_mut().append(bytes("x"), Some(n));
+        }
+        // A change of feed comes before the worker has come to wake this client.
+        sink.keep_delivered();
+        assert!(!sink.is_live());
+        assert_eq!(count.0.load(Ordering::SeqCst), 1, "it fell out, is no member any more, and is not woken");
     }
 }

@@ -217,12 +217,12 @@ impl Handler<Splice> for Worker {
 
     fn handle(&mut self, Splice { client, joined, answer }: Splice, _: &mut Self::Context) {
         let mut floor = self.floor.borrow_mut();
-        let is_seated = match &answer {
+        let seated = match &answer {
             Answer::Missed { through, is_whole: true, .. } => floor.reseat(client, joined, *through),
-            _ => false,
+            _ => None,
         };
         if let Some(member) = floor.members.get(&client) {
-            member.session.do_send(Joined { answer, is_seated });
+            member.session.do_send(Joined { answer, seated });
         }
     }
 }
@@ -241,8 +241,7 @@ impl Handler<PingSlot> for Worker {
             }
             let block = if member.encoding == Encoding::Ws { &socket } else { &stream };
             // Each ping asks for a sign of life; who owes two has had the time of both.
-            let is_silent =
-                member.sink.silent_for(now).is_some_and(|silent| silent >= floor.settings.heartbeat * 2);
+            let is_silent = member.sink.silent_for(now) >= floor.settings.heartbeat * 2;
             if is_silent || member.sink.stalled_for(now) >= floor.settings.stall_timeout {
                 member.session.do_send(Close(CloseReason::Slow));
             } else if !member.sink.push_ping(block.clone(), head) {
@@ -426,7 +425,7 @@ impl Floor {
     }
 
     fn seat(&mut self, client: ClientId, position: Seq) {
-        let Some(member) = self.members.get(&client) else { return };
+        let Some(member) = self.members.get(&client).filter(|member| !member.sink.is_ended()) else { return };
         let sink = member.sink.clone();
         let key = FeedKey { subscription: member.subscription.clone(), encoding: member.encoding };
         let feed = self.feed(key);
@@ -434,20 +433,26 @@ impl Floor {
     }
 
     /// Moves a client to the feed of those who follow `joined`; what it was given of the old one and has not taken comes
-    /// first. False for a client that is not live: nothing is changed then.
-    fn reseat(&mut self, client: ClientId, joined: Subscription, position: Seq) -> bool {
-        let Some(member) = self.members.get_mut(&client) else { return false };
+    /// first. Nothing for a client that is not live: nothing is changed then.
+    fn reseat(&mut self, client: ClientId, joined: Subscription, position: Seq) -> Option<Subscription> {
+        let member = self.members.get(&client)?;
         member.sink.keep_delivered();
-        if !member.sink.is_live() {
-            return false;
+        if !member.sink.is_live() || member.sink.is_ended() {
+            return None;
         }
+        self.unseat(client, joined.clone());
+        self.seat(client, position);
+        Some(joined)
+    }
+
+    /// Takes a client out of its feed; it follows `subscription` when it is seated again.
+    pub(crate) fn unseat(&mut self, client: ClientId, subscription: Subscription) {
+        let Some(member) = self.members.get_mut(&client) else { return };
         let encoding = member.encoding;
-        let left = std::mem::replace(&mut member.subscription, joined);
+        let left = std::mem::replace(&mut member.subscription, subscription);
         if member.sink.unseat().is_some() {
             self.drop_feed(&FeedKey { subscription: left, encoding });
         }
-        self.seat(client, position);
-        true
     }
 
     fn feed(&mut self, key: FeedKey) -> Rc<RefCell<Feed>> {
@@ -495,7 +500,8 @@ impl Floor {
                 continue;
             }
             let Some(bytes) = parcel.frames.get(entry.key.encoding) else {
-                tracing::error!(encoding = ?entry.key.encoding, "an event came without the bytes of an encoding in use");
+                // The broker knows before the worker that a client follows less.
+                tracing::debug!(encoding = ?entry.key.encoding, "an event came without the bytes of an encoding in use");
                 continue;
             };
             let mut feed = entry.feed.borrow_mut();
@@ -536,5 +542,37 @@ impl Floor {
             }
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::session::SessionSettings;
+    use crate::interest::Interest;
+
+    #[actix_web::test]
+    async fn no_feed_is_left_of_a_client_whose_stream_has_ended() {
+        let broker = Broker::builder().start().expect("started").downgrade();
+        let handle = Worker::start_here(broker.clone());
+        let (client, session) = (ClientId::mint(), SessionId::mint());
+        let settings = SessionSettings {
+            client,
+            interest: Interest::new(session, Subscription::default()),
+            encoding: Encoding::Ws,
+            start: crate::actors::broker::Start::At(crate::actors::broker::Begin::Now),
+            expires: None,
+            verdict: None,
+        };
+        let (addr, sink) = Session::start_here(settings, handle.clone(), broker);
+        let mut floor = Floor::new();
+        floor.enter(client, session, Subscription::default(), Encoding::Ws, sink.clone(), addr);
+        floor.seat(client, 0);
+        sink.go_live();
+        // The reader ends the sink; its session has not heard of it yet when the answer comes.
+        sink.end(None);
+        floor.reseat(client, Subscription::to("once/7").expect("valid"), 0);
+        floor.leave(client);
+        assert_eq!((floor.feeds.len(), floor.index.exact_len()), (0, 0));
     }
 }

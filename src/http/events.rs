@@ -34,7 +34,7 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     let (verdict, settled) = oneshot::channel();
     let settings = SessionSettings {
         client,
-        interest: Interest { session: grant.session, subscription },
+        interest: Interest::new(grant.session, subscription),
         encoding: wanted.encoding,
         start: wanted.start,
         expires: grant.expires,

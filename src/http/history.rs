@@ -39,7 +39,7 @@ pub(super) async fn history(request: HttpRequest, mount: web::Data<Mount>) -> Re
     let history = ask(&mount, AskHistory).await?.ok_or_else(gone)?;
     let after = after(&query, &history.lineage, history.head)?;
 
-    let interest = Interest { session: grant.session, subscription };
+    let interest = Interest::new(grant.session, subscription);
     let (mut position, mut records, mut lost) = (after.unwrap_or(0), Vec::new(), None);
     for _ in 0..PAGES {
         if position >= history.head || records.len() >= limit {

@@ -15,7 +15,7 @@ use crate::actors::worker::{Admit, Retire, Worker};
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
 use crate::error::CloseReason;
 use crate::identity::ClientId;
-use crate::interest::Interest;
+use crate::interest::{Interest, Subscription};
 use crate::record::Record;
 use crate::wire::Encoding;
 
@@ -113,6 +113,8 @@ pub(crate) struct Attach {
     pub(crate) client: ClientId,
     pub(crate) outlet: Outlet,
     pub(crate) interest: Interest,
+    /// What it follows and has to catch up with, if that has changed since the broker has heard of it.
+    pub(crate) followed: Option<Subscription>,
     pub(crate) at: At,
 }
 
@@ -159,11 +161,14 @@ impl Broker {
             None => return self.early.push(attach),
             Some(lineage) => Some(lineage.timeline()),
         };
-        let Attach { client, outlet, interest, at } = attach;
+        let Attach { client, outlet, interest, followed, at } = attach;
         if timeline.is_some() {
             let route = Route { worker, encoding: outlet.encoding() };
             // Known from its first word on, so that it can be counted, reached and closed while it catches up.
             self.registry.enter(client, interest.clone(), route);
+            if let Some(followed) = followed {
+                self.follow(client, &followed);
+            }
         }
         match outlet {
             Outlet::Thread(worker, encoding) => {
@@ -250,6 +255,12 @@ impl Broker {
             Some(Origin::Last(last)) => self.ring.before_last(last, interest)?,
         };
         self.ring.covers(position, interest).then_some(position)
+    }
+
+    /// Has a client that is known follow this from now on.
+    pub(super) fn follow(&mut self, client: ClientId, followed: &Subscription) {
+        let left = self.registry.change(client, followed);
+        self.kept_by_interest.leave(left.iter(), Instant::now());
     }
 
     fn worker_key(&mut self, worker: WorkerAddr) -> WorkerKey {

@@ -1,7 +1,5 @@
 //! How a client comes to follow more or less than it did, without leaving its place.
 
-use std::time::Instant;
-
 use actix::prelude::*;
 
 use super::{At, Broker};
@@ -37,8 +35,7 @@ impl Handler<Join> for Broker {
             let answer = Answer::Refused(CloseReason::Draining);
             return worker.do_send(Splice { client, joined, answer });
         };
-        let left = self.registry.change(client, &followed);
-        self.kept_by_interest.leave(left.iter(), Instant::now());
+        self.follow(client, &followed);
         let answer =
             self.answer(Some(timeline), at, &added, |ring, after, _| ring.records_after(after, &added, PAGE));
         worker.do_send(Splice { client, joined, answer });

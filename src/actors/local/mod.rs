@@ -151,7 +151,7 @@ impl Local {
         let Some(subscriber) = self.subscribers.get(&client) else { return };
         let Some(broker) = self.broker.upgrade() else { return };
         let interest = subscriber.interest().clone();
-        broker.do_send(Attach { client, outlet: Outlet::Local(ctx.address()), interest, at });
+        broker.do_send(Attach { client, outlet: Outlet::Local(ctx.address()), interest, followed: None, at });
     }
 
     // What is waited for here is a task of its own: an actor would look at all that it waits for at each message.

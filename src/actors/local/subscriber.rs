@@ -358,7 +358,7 @@ mod tests {
         let (queue, items) = mpsc::channel(queue);
         let (verdict, _) = oneshot::channel();
         let (ended, last) = oneshot::channel();
-        let interest = Interest { session: SessionId::mint(), subscription: Subscription::default() };
+        let interest = Interest::new(SessionId::mint(), Subscription::default());
         let subscriber = Subscriber::new(interest, Start::At(Begin::Now), Ends { queue, verdict, ended });
         let timeline = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1).timeline();
         (subscriber, Reader { items, ended: last, timeline })

@@ -4,6 +4,9 @@
 //! position in the cursors. When the strand has come near enough for the broker's ring, the worker seats the client in the
 //! feed of both, at one place: ahead of it everything from the old feed, then what the strand missed, then what comes.
 //! A few strands catch up at a time, as many as a cursor has room for; others wait their turn.
+//!
+//! Only the first that goes on from a cursor, if nothing came to the client yet, becomes the base itself: then the client is
+//! where a stream would be that begins with that cursor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,17 +39,14 @@ pub(super) struct Beside {
     leaving: Vec<Unfollow>,
     /// Whether something has gone on from a cursor, and with it what the client's session was sent.
     is_inbox_asked_for: bool,
-    asked: Option<Asked>,
+    asked: Option<Change>,
 }
+
+/// Strands that catch up at a time at most.
+const CATCHING_UP: usize = 4;
 
 /// What the broker was asked.
-struct Asked {
-    what: What,
-    /// What the base follows if it comes to that.
-    joined: Subscription,
-}
-
-enum What {
+enum Change {
     /// To let this strand join the base.
     Join(u32),
     /// To let so many be taken out of it.
@@ -68,6 +68,10 @@ impl Beside {
 
     pub(super) fn strand(&mut self, key: u32) -> Option<&mut Strand> {
         self.added(key).map(|added| &mut added.strand)
+    }
+
+    pub(super) fn interest(&self, key: u32) -> Option<Interest> {
+        self.added.iter().find(|added| added.key == key).map(Added::interest)
     }
 
     pub(super) fn wanting_to_read(&self) -> impl Iterator<Item = u32> {
@@ -106,35 +110,50 @@ impl Beside {
         self.added.iter_mut().find(|added| added.key == key)
     }
 
-    /// Lets the next that waits catch up, if there is room.
+    /// Lets the next that waits catch up, if there is room; who begins with what comes needs none.
     fn begin_next(&mut self) -> bool {
         let taken: usize = self.added.iter().map(Added::bytes_needed).sum();
         let room = Exceptions::ROOM.saturating_sub(taken);
-        let Some(next) = self.waiting.front_mut() else { return false };
-        next.brings_inbox = next.is_resumed() && !self.is_inbox_asked_for;
-        let has_room = next.bytes_needed() <= room;
-        if has_room && let Some(next) = self.waiting.pop_front() {
-            self.is_inbox_asked_for |= next.brings_inbox;
-            self.added.push(next);
-        }
-        has_room
+        let Some(first) = self.waiting.front_mut() else { return false };
+        first.brings_inbox = first.is_resumed() && !self.is_inbox_asked_for;
+        let has_room = self.added.len() < CATCHING_UP && first.bytes_needed() <= room;
+        let from_now = || self.waiting.iter().position(Added::is_from_now);
+        let Some(next) = (if has_room { Some(0) } else { from_now() }) else { return false };
+        let Some(next) = self.waiting.remove(next) else { return false };
+        self.is_inbox_asked_for |= next.brings_inbox;
+        self.added.push(next);
+        true
+    }
+
+    /// The first that the client asked for, if it goes on from a cursor.
+    fn take_first_resumed(&mut self) -> Option<Added> {
+        let is_idle = self.added.is_empty() && self.leaving.is_empty() && self.asked.is_none();
+        let first = self.waiting.front().filter(|first| is_idle && first.is_resumed());
+        if first.is_some() { self.waiting.pop_front() } else { None }
     }
 
     /// What the broker is to be asked next, and what to answer from, nothing for a change that brings nothing.
-    fn next(&mut self) -> Option<(What, At, Subscription)> {
+    fn next(&mut self) -> Option<(Change, At, Interest)> {
+        let session = self.ledger.session();
         if !self.leaving.is_empty() {
-            let what = What::Leave(self.leaving.len());
-            return Some((what, At::Start(Start::At(Begin::Now)), Subscription::default()));
+            let nothing = Interest::new(session, Subscription::default()).without_inbox();
+            return Some((Change::Leave(self.leaving.len()), At::Start(Start::At(Begin::Now)), nothing));
         }
         loop {
             let asking = self.added.iter_mut().find_map(|added| {
                 let at = added.strand.ask()?;
-                Some((What::Join(added.key), at, added.strand.interest.subscription.clone()))
+                Some((Change::Join(added.key), at, added.interest()))
             });
             if asking.is_some() || !self.begin_next() {
                 return asking;
             }
         }
+    }
+
+    /// All that the client follows beside its base, or is to.
+    fn followed(&self, base: &Subscription) -> Subscription {
+        let beside = self.added.iter().chain(&self.waiting);
+        beside.fold(base.clone(), |all, added| all.or(&added.strand.interest.subscription))
     }
 }
 
@@ -146,26 +165,73 @@ impl Session {
         else {
             return;
         };
-        let Some((what, at, subscription)) = beside.next() else { return };
-        let mut joined = self.base.interest.subscription.clone().or(&subscription);
+        let Some((change, at, added)) = beside.next() else { return };
+        let mut joined = self.base.interest.subscription.clone().or(&added.subscription);
         for unfollow in &beside.leaving {
             joined = joined.without(&unfollow.selectors);
         }
-        let followed = beside.added.iter().map(|added| &added.strand.interest.subscription);
-        let session = self.base.interest.session;
-        broker.do_send(Join {
-            client: self.client,
-            worker: self.worker.addr.clone(),
-            added: Interest { session, subscription },
-            joined: joined.clone(),
-            followed: followed.fold(joined.clone(), Subscription::or),
-            at,
-        });
-        beside.asked = Some(Asked { what, joined });
+        let followed = beside.followed(&joined);
+        beside.asked = Some(change);
+        let (client, worker) = (self.client, self.worker.addr.clone());
+        broker.do_send(Join { client, worker, added, joined, followed, at });
+    }
+
+    /// Lets what goes on from a cursor be the base, if the client has no other yet and nothing came to it.
+    pub(super) fn resume_base(&mut self) {
+        let is_fresh = self.base.is_live()
+            && self.base.interest.subscription.is_empty()
+            && self.sink.is_live()
+            && self.sink.is_untouched();
+        let Some(beside) = self.beside.as_mut().filter(|_| is_fresh) else { return };
+        let Some(Added { strand, reference, .. }) = beside.take_first_resumed() else { return };
+        beside.is_inbox_asked_for = true;
+        self.worker.floor.borrow_mut().unseat(self.client, strand.interest.subscription.clone());
+        self.base = strand;
+        self.base_asked = Some(reference);
+        self.is_follow_changed = true;
+    }
+
+    /// Lets a client leave that is not live: it need not take part in it.
+    pub(super) fn leave_now(&mut self) {
+        let is_apart = !self.base.is_live() && !matches!(self.base.catch_up, CatchUp::Asking);
+        let Some(beside) = self.beside.as_mut().filter(|beside| is_apart && beside.asked.is_none()) else {
+            return;
+        };
+        let leaving = std::mem::take(&mut beside.leaving);
+        if leaving.is_empty() {
+            return;
+        }
+        self.tell_lag();
+        if let Some(reference) = self.base_asked.take() {
+            self.sink.answer(Said::Subscribed { r#ref: reference.as_deref(), cursor: None }.frame());
+        }
+        for Unfollow { reference, is_asked, selectors } in leaving {
+            let subscription = &mut self.base.interest.subscription;
+            *subscription = std::mem::take(subscription).without(&selectors);
+            if is_asked {
+                self.sink.answer(Said::Unsubscribed { r#ref: reference.as_deref() }.frame());
+            }
+        }
+        let subscription = self.base.interest.subscription.clone();
+        self.worker.floor.borrow_mut().unseat(self.client, subscription);
+        self.is_follow_changed = true;
+    }
+
+    /// What the broker is to be told that the client follows, if it does not know.
+    pub(super) fn take_follow_change(&mut self) -> Option<Subscription> {
+        let is_changed = std::mem::take(&mut self.is_follow_changed);
+        let beside = self.beside.as_ref().filter(|_| is_changed)?;
+        Some(beside.followed(&self.base.interest.subscription))
     }
 
     /// Tells the client that it follows what was added, and from where; then the reset, if there was one.
-    fn tell_subscribed(&mut self, key: u32, position: Seq, reset: Option<super::Reset>) {
+    fn tell_subscribed(
+        &mut self,
+        key: u32,
+        position: Seq,
+        is_notice_next: bool,
+        reset: Option<super::Reset>,
+    ) {
         let base = self.base_position();
         let Some((beside, timeline)) = self.beside.as_mut().zip(self.timeline.clone()) else { return };
         let Beside { ledger, added, .. } = &mut **beside;
@@ -181,9 +247,9 @@ impl Session {
         let reference = strand.reference.clone();
         let cursor = beside.cursor(&timeline, base);
         if is_first {
-            // Whoever is cut before it has read of the reset is to be told again.
-            let cursor = Some(&cursor).filter(|_| reset.is_none());
-            self.sink.write(Said::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
+            // Whoever is cut before it has read of what is missing is to be told again.
+            let cursor = Some(&cursor).filter(|_| reset.is_none() && !is_notice_next);
+            self.sink.answer(Said::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
         }
         self.tell_reset(&cursor, reset);
     }
@@ -196,19 +262,19 @@ impl Session {
         let CatchUp::Log(chase) = &mut added.strand.catch_up else { return };
         let (loss, began) = chase.take_page(page);
         let (after, head, reset) = (chase.after, chase.until, chase.reset.take());
-        if !is_told || reset.is_some() {
-            self.tell_subscribed(key, began, reset);
-        }
         let gap = loss.and_then(|loss| loss.told);
         let before_gap = gap.map_or(page.records.len(), |gap| gap.before);
+        if !is_told || reset.is_some() {
+            self.tell_subscribed(key, began, gap.is_some() && before_gap == 0, reset);
+        }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
-        self.write_records_beside(key, before, &timeline);
+        self.write_records_beside(key, before, &timeline, None);
         if let Some(Told { position: resumed_at, .. }) = gap {
             self.advance(key, resumed_at);
             let gap = notice::Gap { reason: "expired", after, resumed_at, head };
             self.tell(Some(&self.cursor(&timeline, self.base_position())), Notice::Gap(gap));
         }
-        self.write_records_beside(key, behind, &timeline);
+        self.write_records_beside(key, behind, &timeline, None);
         self.advance(key, page.through);
         self.name_exceptions();
         self.pause();
@@ -220,17 +286,26 @@ impl Session {
         }
     }
 
-    /// Writes what the strand has to bring of these, each with the client's position after it.
-    fn write_records_beside(&mut self, key: u32, records: &[Arc<Record>], timeline: &Timeline) {
+    /// Writes what the strand has to bring of these, each with the client's position after it. With the last it is at
+    /// `through`, if that is given.
+    fn write_records_beside(
+        &mut self,
+        key: u32,
+        records: &[Arc<Record>],
+        timeline: &Timeline,
+        through: Option<Seq>,
+    ) {
         let (base, encoding) = (self.base_position(), self.encoding);
         let Some(beside) = &mut self.beside else { return };
         let mut pieces = Pieces::new(&self.sink);
-        for record in records {
+        for (at, record) in records.iter().enumerate() {
             let Some(seq) = record.seq() else { continue };
+            let is_last = at + 1 == records.len();
             let Beside { ledger, added, .. } = &mut **beside;
             let Some(added) = added.iter_mut().find(|added| added.key == key) else { return };
-            added.strand.position = seq;
-            let is_due = ledger.leaves(record, seq, &added.strand.interest.subscription, added.inbox_until);
+            added.strand.position = through.filter(|_| is_last).unwrap_or(seq);
+            let is_due =
+                ledger.is_left_to(record, seq, &added.strand.interest.subscription, added.inbox_until);
             let had = match &added.strand.catch_up {
                 CatchUp::Log(chase) => chase.has_had(&added.strand.interest, record),
                 _ => false,
@@ -261,56 +336,28 @@ impl Session {
     fn take_missed(&mut self, key: u32, is_seated: bool, missed: Missed) {
         let Missed { after, through, records, is_whole, timeline, reset } = missed;
         let Some(added) = self.beside.as_mut().and_then(|beside| beside.added(key)) else { return };
-        if is_whole && !is_seated && added.is_from_now() {
+        let is_early = is_whole && !is_seated;
+        if is_early && added.is_from_now() {
             // Now is when the client is live again.
             added.strand.catch_up = CatchUp::Starting;
             return;
         }
+        added.strand.catch_up = CatchUp::Written;
         if !added.is_told || reset.is_some() {
-            self.tell_subscribed(key, after, reset);
+            self.tell_subscribed(key, after, false, reset);
         }
-        if is_whole && !is_seated {
-            // The client has fallen out of its feed meanwhile, and what was missed is in the log.
-            if let Some(strand) = self.strand(key) {
-                strand.catch_up = CatchUp::Written;
-            }
-            self.name_exceptions();
-            return;
-        }
-        match records.split_last() {
-            Some((last, rest)) => {
-                self.write_records_beside(key, rest, &timeline);
-                if is_whole {
-                    // With it the client has everything up to where both go on together.
-                    let is_due = self.is_due_beside(key, last);
-                    self.join(key);
-                    if is_due {
-                        let cursor = self.cursor(&timeline, through);
-                        self.sink.write(self.encoding.event(last, Some(&cursor)));
-                    }
-                } else {
-                    self.write_records_beside(key, std::slice::from_ref(last), &timeline);
-                }
-            }
-            None if is_whole => self.join(key),
-            None => {}
-        }
-        if !is_whole {
+        // If the client has fallen out of its feed meanwhile, what was missed is in the log.
+        if !is_early {
+            self.write_records_beside(key, &records, &timeline, is_whole.then_some(through));
             self.advance(key, through);
-            if let Some(strand) = self.strand(key) {
-                strand.catch_up = CatchUp::Written;
+            if is_whole {
+                self.join(key);
             }
-            self.pause();
+            if !records.is_empty() {
+                self.pause();
+            }
         }
         self.name_exceptions();
-    }
-
-    fn is_due_beside(&self, key: u32, record: &Record) -> bool {
-        let Some((beside, seq)) = self.beside.as_ref().zip(record.seq()) else { return false };
-        let Some(added) = beside.added.iter().find(|added| added.key == key) else { return false };
-        let subscription = &added.strand.interest.subscription;
-        beside.ledger.leaves(record, seq, subscription, added.inbox_until)
-            && !beside.is_brought_by_another(key, record, seq)
     }
 }
 
@@ -348,7 +395,7 @@ impl Handler<Follow> for Session {
         let session = self.base.interest.session;
         let Some(beside) = &mut self.beside else { return };
         beside.last_key += 1;
-        let strand = Strand::new(Interest { session, subscription }, start);
+        let strand = Strand::new(Interest::new(session, subscription), start);
         beside.waiting.push_back(Added::new(beside.last_key, strand, reference));
         self.go_on(ctx);
     }
@@ -358,12 +405,26 @@ impl Handler<Unfollow> for Session {
     type Result = ();
 
     fn handle(&mut self, unfollow: Unfollow, ctx: &mut Self::Context) {
+        let base = self.base_position();
         let Some(beside) = &mut self.beside else { return };
         for added in beside.added.iter_mut().chain(&mut beside.waiting) {
             added.remove(&unfollow.selectors);
         }
+        let cursor = self.timeline.as_ref().map(|timeline| beside.cursor(timeline, base));
+        // What nothing is left of is over, and who has asked for it and was not told is told first.
+        let mut is_left = |added: &Added| {
+            if added.is_told || !added.strand.interest.subscription.is_empty() {
+                return added.is_needed();
+            }
+            let said = Said::Subscribed { r#ref: added.reference.as_deref(), cursor: cursor.as_ref() };
+            self.sink.answer(said.frame());
+            false
+        };
+        beside.added.retain(&mut is_left);
+        beside.waiting.retain(is_left);
         beside.ledger.remove(&unfollow.selectors);
         beside.leaving.push(unfollow);
+        self.name_exceptions();
         self.go_on(ctx);
     }
 }
@@ -371,36 +432,36 @@ impl Handler<Unfollow> for Session {
 impl Handler<Joined> for Session {
     type Result = ();
 
-    fn handle(&mut self, Joined { answer, is_seated }: Joined, ctx: &mut Self::Context) {
-        let asked = self.beside.as_mut().and_then(|beside| beside.asked.take());
-        let Some(Asked { what, joined }) = asked else { return };
-        if is_seated {
+    fn handle(&mut self, Joined { answer, seated }: Joined, ctx: &mut Self::Context) {
+        let Some(change) = self.beside.as_mut().and_then(|beside| beside.asked.take()) else { return };
+        let is_seated = seated.is_some();
+        if let Some(joined) = seated {
             self.base.interest.subscription = joined;
         }
-        match (what, answer) {
+        match (change, answer) {
             (_, Answer::Refused(reason)) => return self.close(reason, ctx),
-            (What::Leave(count), _) if is_seated => {
+            (Change::Leave(count), _) if is_seated => {
                 let leaving = self.beside.iter_mut().flat_map(|beside| beside.leaving.drain(..count));
-                for reference in leaving.filter_map(|unfollow| unfollow.reference) {
-                    self.sink.write(Said::Unsubscribed { r#ref: reference.as_deref() }.frame());
+                for Unfollow { reference, .. } in leaving.filter(|unfollow| unfollow.is_asked) {
+                    self.sink.answer(Said::Unsubscribed { r#ref: reference.as_deref() }.frame());
                 }
             }
-            // The client has fallen out of its feed meanwhile; it is asked again when it is back.
-            (What::Leave(_), _) => {}
+            // The client has fallen out of its feed meanwhile; it leaves when that is known here.
+            (Change::Leave(_), _) => {}
             (
-                What::Join(key),
+                Change::Join(key),
                 Answer::Missed { after, through, frames: records, is_whole, timeline, reset },
             ) => {
                 let missed = Missed { after, through, records, is_whole, timeline, reset };
                 self.take_missed(key, is_seated, missed);
             }
-            (What::Join(key), Answer::Behind { origin, head, log, reset, had, .. }) => {
+            (Change::Join(key), Answer::Behind { origin, head, log, reset, had, .. }) => {
                 let chase = Chase::new(origin, head, log, reset, had);
                 if let Some(added) = self.beside.as_mut().and_then(|beside| beside.added(key)) {
                     added.chase(chase);
                 }
             }
-            (What::Join(key), Answer::Ahead) => {
+            (Change::Join(key), Answer::Ahead) => {
                 if let Some(strand) = self.strand(key) {
                     let wait = strand.wait_for_head();
                     ctx.notify_later(LookAgain(key), wait);

@@ -21,9 +21,15 @@ impl Ledger {
         Self { session, inbox_since: 0, followed: Vec::new() }
     }
 
-    /// The client has come, and hears its inbox from here on.
-    pub(super) fn begin(&mut self, position: Seq) {
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The client's base begins, and brings this and the inbox from here on.
+    pub(super) fn begin(&mut self, subscription: &Subscription, position: Seq) {
         self.inbox_since = position;
+        self.followed.clear();
+        self.add(subscription, position);
     }
 
     /// Has the inbox brought from `since` on by somebody else, up to where the base brings it.
@@ -50,7 +56,7 @@ impl Ledger {
 
     /// Whether an event at `seq` is for another strand to bring, which follows `subscription` and brings the inbox up to
     /// `inbox_until`.
-    pub(super) fn leaves(
+    pub(super) fn is_left_to(
         &self,
         record: &Record,
         seq: Seq,

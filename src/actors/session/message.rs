@@ -78,8 +78,8 @@ pub(crate) struct Admitted(pub(crate) Answer);
 #[rtype(result = "()")]
 pub(crate) struct Joined {
     pub(crate) answer: Answer<Arc<Record>>,
-    /// Whether the client follows it from here on.
-    pub(crate) is_seated: bool,
+    /// What the client follows from here on; nothing if that has not changed.
+    pub(crate) seated: Option<Subscription>,
 }
 
 /// Command: show that the stream is alive; for a client that is not live, since the worker sees to those that are.
@@ -130,8 +130,9 @@ pub(crate) struct Follow {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unfollow {
-    /// What the client called it; nothing to be answered if it is the server's doing.
-    pub(crate) reference: Option<Option<Reference>>,
+    pub(crate) reference: Option<Reference>,
+    /// Whether the client has asked for it; else it is the server's doing, and nothing is answered.
+    pub(crate) is_asked: bool,
     pub(crate) selectors: Vec<Selector>,
 }
 

@@ -37,7 +37,7 @@ use crate::identity::ClientId;
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
-use crate::wire::{Encoding, sse};
+use crate::wire::{Encoding, sse, ws};
 
 /// How much of the log is held for a client at a time.
 pub(crate) const PAGE: PageLimit = PageLimit { events: 1024, bytes: 256 * 1024 };
@@ -83,6 +83,10 @@ pub(crate) struct Session {
     /// The strand that read last.
     last_read: u32,
     is_welcomed: bool,
+    /// What the request was called that the base goes on by, until it is answered.
+    base_asked: Option<Option<ws::Reference>>,
+    /// Whether the broker does not know yet what the client follows.
+    is_follow_changed: bool,
     is_closing: bool,
 }
 
@@ -101,7 +105,7 @@ impl Session {
                 None
             }
             Encoding::Ws => {
-                sink.hear();
+                sink.expect_answers();
                 Some(Box::new(Beside::new(interest.session)))
             }
         };
@@ -121,6 +125,8 @@ impl Session {
             reading: None,
             last_read: BASE,
             is_welcomed: false,
+            base_asked: None,
+            is_follow_changed: false,
             is_closing: false,
         };
         (session.start(), sink)
@@ -132,6 +138,8 @@ impl Session {
         if !self.is_drained || self.is_closing {
             return;
         }
+        self.leave_now();
+        self.resume_base();
         if let Some(at) = self.base.ask() {
             self.attach(at);
         }
@@ -145,12 +153,14 @@ impl Session {
         self.sink.tell_when_drained();
     }
 
-    fn attach(&self, at: At) {
+    fn attach(&mut self, at: At) {
         let Some(broker) = self.broker.upgrade() else { return };
+        let followed = self.take_follow_change();
         broker.do_send(Attach {
             client: self.client,
             outlet: Outlet::Thread(self.worker.addr.clone(), self.encoding),
             interest: self.base.interest.clone(),
+            followed,
             at,
         });
     }
@@ -166,13 +176,10 @@ impl Session {
     }
 
     /// The first word, and the reset if there was one: after these the position is settled.
-    fn welcome(&mut self, cursor: &Cursor, is_notice_next: bool, reset: Option<Reset>) {
+    fn settle(&mut self, position: Seq, cursor: &Cursor, is_notice_next: bool, reset: Option<Reset>) {
         if !std::mem::replace(&mut self.is_welcomed, true) {
             if let Some(verdict) = self.verdict.take() {
                 let _ = verdict.send(Ok(()));
-            }
-            if let Some(beside) = &mut self.beside {
-                beside.ledger.begin(cursor.seq());
             }
             let welcome = notice::Welcome {
                 client: self.client,
@@ -181,8 +188,20 @@ impl Session {
             };
             let is_settled = reset.is_none() && !is_notice_next;
             self.tell(is_settled.then_some(cursor), Notice::Welcome(welcome));
+        } else if let Some(reference) = self.base_asked.take() {
+            // Whoever is cut before it has read of what is missing is to be told again.
+            let cursor = Some(cursor).filter(|_| reset.is_none() && !is_notice_next);
+            self.sink.answer(ws::Answer::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
+        }
+        if let Some(beside) = &mut self.beside {
+            beside.ledger.begin(&self.base.interest.subscription, position);
         }
         self.tell_reset(cursor, reset);
+    }
+
+    /// Whether the client is still to be told where it begins.
+    fn is_to_be_settled(&self, reset: Option<Reset>) -> bool {
+        !self.is_welcomed || self.base_asked.is_some() || reset.is_some()
     }
 
     fn tell_reset(&self, cursor: &Cursor, reset: Option<Reset>) {
@@ -218,11 +237,15 @@ impl Session {
 
     /// The client's position when its base is at `base`.
     fn cursor(&self, timeline: &Timeline, base: Seq) -> Cursor {
-        match (&self.beside, &self.base.catch_up) {
-            (Some(beside), _) => beside.cursor(timeline, base),
-            (None, CatchUp::Log(chase)) => chase.cursor_at(base).unwrap_or_else(|| timeline.cursor(base)),
-            (None, _) => timeline.cursor(base),
-        }
+        let among = match &self.base.catch_up {
+            CatchUp::Log(chase) => chase.cursor_at(base),
+            _ => None,
+        };
+        // Nothing is beside a base that comes from several positions.
+        among.unwrap_or_else(|| match &self.beside {
+            Some(beside) => beside.cursor(timeline, base),
+            None => timeline.cursor(base),
+        })
     }
 
     /// Reads the next page, of one strand after the other, when it is this session's turn.
@@ -258,12 +281,18 @@ impl Session {
         }
     }
 
+    /// What a strand reads the log for.
+    fn interest(&self, key: u32) -> Option<Interest> {
+        if key == BASE { Some(self.base.interest.clone()) } else { self.beside.as_ref()?.interest(key) }
+    }
+
     fn read(&mut self, ctx: &mut Context<Self>) {
         let key = self.reading.unwrap_or(BASE);
-        let Some(Strand { interest, catch_up: CatchUp::Log(chase), .. }) = self.strand(key) else {
+        let Some(interest) = self.interest(key) else { return self.has_read(ctx) };
+        let Some(Strand { catch_up: CatchUp::Log(chase), .. }) = self.strand(key) else {
             return self.has_read(ctx);
         };
-        let (interest, log) = (interest.clone(), chase.log.clone());
+        let log = chase.log.clone();
         let (after, until, Sought { position, left: last }) = (chase.position, chase.until, chase.to_seek);
         if last > 0 {
             let sought = log.seek.send(Seek { last, until: position, interest }).into_actor(self);
@@ -315,9 +344,9 @@ impl Session {
         }
         let gap = loss.and_then(|loss| loss.told);
         let before_gap = gap.map_or(page.records.len(), |gap| gap.before);
-        if !self.is_welcomed || reset.is_some() {
+        if self.is_to_be_settled(reset) {
             let is_gap_next = gap.is_some() && before_gap == 0;
-            self.welcome(&self.cursor(&timeline, began), is_gap_next, reset);
+            self.settle(began, &self.cursor(&timeline, began), is_gap_next, reset);
         }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records(before, &timeline);
@@ -335,9 +364,10 @@ impl Session {
         let mut pieces = Pieces::new(&self.sink);
         for record in records {
             let CatchUp::Log(chase) = &self.base.catch_up else { continue };
-            let Some(seq) = record.seq().filter(|_| !chase.has_had(&self.base.interest, record)) else {
-                continue;
-            };
+            let interest = &self.base.interest;
+            // It may follow less than when the page was asked for.
+            let is_due = |_: &Seq| interest.covers_event(&record.draft) && !chase.has_had(interest, record);
+            let Some(seq) = record.seq().filter(is_due) else { continue };
             pieces.push(&self.encoding.event(record, Some(&self.cursor(timeline, seq))));
         }
         pieces.finish();
@@ -427,7 +457,7 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let Interest { session, subscription } = &self.base.interest;
+        let Interest { session, subscription, .. } = &self.base.interest;
         self.worker.floor.borrow_mut().enter(
             self.client,
             *session,
@@ -464,11 +494,11 @@ impl Handler<Admitted> for Session {
                     return;
                 }
                 self.timeline = Some(timeline.clone());
-                if !self.is_welcomed || reset.is_some() {
-                    self.welcome(&self.cursor(&timeline, after), false, reset);
+                if self.is_to_be_settled(reset) {
+                    self.settle(after, &self.cursor(&timeline, after), false, reset);
                 }
-                self.base.position = through;
                 self.tell_lag();
+                self.base.position = through;
                 self.write_frames(frames);
                 if is_whole {
                     self.base.catch_up = CatchUp::Live;

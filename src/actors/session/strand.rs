@@ -191,7 +191,19 @@ impl Added {
     pub(super) fn remove(&mut self, selectors: &[Selector]) {
         let subscription = &mut self.strand.interest.subscription;
         *subscription = std::mem::take(subscription).without(selectors);
-        self.tags = names(subscription);
+        // What had no names gets none: there may be no room for them.
+        self.tags = self.tags.as_ref().and_then(|_| names(subscription));
+    }
+
+    /// Whether there is something left for it to do.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.strand.interest.subscription.is_empty() || self.inbox_until > self.strand.position
+    }
+
+    /// What it asks the broker and the log for.
+    pub(super) fn interest(&self) -> Interest {
+        let interest = self.strand.interest.clone();
+        if self.brings_inbox { interest } else { interest.without_inbox() }
     }
 
     /// Whether it follows with what comes and has nothing to catch up with.

@@ -38,7 +38,7 @@ pub(super) async fn ws(
     let client = ClientId::mint();
     let settings = SessionSettings {
         client,
-        interest: Interest { session: grant.session, subscription: Subscription::default() },
+        interest: Interest::new(grant.session, Subscription::default()),
         encoding: Encoding::Ws,
         start: Start::At(Begin::Now),
         expires: grant.expires,

@@ -1,12 +1,12 @@
 //! The receiving side of a socket: reads what the client asks for, has it done, and answers what needs no session.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::Addr;
 use actix_http::ws::{CloseCode, Codec, Frame, ProtocolError};
@@ -165,20 +165,20 @@ impl Reader {
             let outcome = outcome.unwrap_or(Err(PublishError::Draining));
             return Poll::Ready(Next::Published(reference, outcome));
         }
+        if self.sink.is_ended() {
+            return Poll::Ready(Next::Gone);
+        }
         // Whoever does not read what it is answered is not listened to.
         if self.pending.len() >= IN_FLIGHT || self.sink.poll_room(cx).is_pending() {
             return Poll::Pending;
         }
         loop {
             match self.codec.decode(&mut self.buffer) {
-                Ok(Some(frame)) => {
-                    self.sink.hear();
-                    match self.assembler.take(frame) {
-                        Ok(Some(message)) => return Poll::Ready(Next::Message(message)),
-                        Ok(None) => continue,
-                        Err(violation) => return Poll::Ready(Next::Violation(violation)),
-                    }
-                }
+                Ok(Some(frame)) => match self.assembler.take(frame) {
+                    Ok(Some(message)) => return Poll::Ready(Next::Message(message)),
+                    Ok(None) => continue,
+                    Err(violation) => return Poll::Ready(Next::Violation(violation)),
+                },
                 Ok(None) if self.buffer.len() > self.mount.config.max_body + FRAME_HEADER => {
                     return Poll::Ready(Next::Violation(Violation::TooLarge));
                 }
@@ -186,7 +186,10 @@ impl Reader {
                 Err(error) => return Poll::Ready(Next::Violation(error.into())),
             }
             match Pin::new(&mut *payload).poll_next(cx) {
-                Poll::Ready(Some(Ok(bytes))) => self.buffer.extend_from_slice(&bytes),
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.sink.hear();
+                    self.buffer.extend_from_slice(&bytes);
+                }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Next::Gone),
                 Poll::Pending => {
                     if self.buffer.is_empty() {
@@ -201,11 +204,11 @@ impl Reader {
 
     async fn serve(&mut self, Asked { reference, request }: Asked) {
         let served = match request {
-            Ok(Request::Subscribe { subscription, start }) => self.subscribe(subscription, |subscription| {
-                Follow { reference: reference.clone(), subscription, start }
-            }),
+            Ok(Request::Subscribe { subscription, start }) => {
+                self.subscribe(Follow { reference: reference.clone(), subscription, start })
+            }
             Ok(Request::Unsubscribe { selectors }) => {
-                self.unfollow(Some(reference.clone()), selectors);
+                self.unfollow(reference.clone(), true, &selectors);
                 Ok(())
             }
             Ok(Request::Publish(publish)) => {
@@ -224,27 +227,31 @@ impl Reader {
         }
     }
 
-    fn subscribe(
-        &mut self,
-        subscription: Subscription,
-        follow: impl FnOnce(Subscription) -> Follow,
-    ) -> Result<(), Problem> {
-        if !subscription.selectors().all(|selector| self.grant.may_subscribe(selector)) {
+    fn subscribe(&mut self, follow: Follow) -> Result<(), Problem> {
+        if !follow.subscription.selectors().all(|selector| self.grant.may_subscribe(selector)) {
             return Err(Problem::forbidden("a selector is outside the grant").field("channels"));
         }
-        let followed = self.followed.clone().or(&subscription);
+        let followed = self.followed.clone().or(&follow.subscription);
         let max = self.mount.config.max_selectors;
         if followed.len() > max {
             return Err(Problem::bad_value(format!("channels must be at most {max}")).field("channels"));
         }
         self.followed = followed;
-        self.session.do_send(follow(subscription));
+        self.sink.ask();
+        self.session.do_send(follow);
         Ok(())
     }
 
-    fn unfollow(&mut self, reference: Option<Option<Reference>>, selectors: Vec<Selector>) {
+    /// Follows these no more, as far as they are followed: of what is not there can be any number.
+    fn unfollow(&mut self, reference: Option<Reference>, is_asked: bool, selectors: &[Selector]) {
+        let selectors: HashSet<_> = selectors.iter().collect();
+        let followed = self.followed.selectors().filter(|selector| selectors.contains(selector));
+        let selectors: Vec<_> = followed.cloned().collect();
         self.followed = std::mem::take(&mut self.followed).without(&selectors);
-        self.session.do_send(Unfollow { reference, selectors });
+        if is_asked {
+            self.sink.ask();
+        }
+        self.session.do_send(Unfollow { reference, is_asked, selectors });
     }
 
     fn publish(
@@ -253,6 +260,9 @@ impl Reader {
         audience: crate::http::grant::Audience,
         event: crate::Event,
     ) -> Result<(), Problem> {
+        if self.grant.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(Problem::unauthenticated("the grant has expired"));
+        }
         let batch = Batch::new(vec![broadcast(audience, event, &self.grant)?])?;
         let broker = self.mount.broker.upgrade().ok_or_else(gone)?;
         let (reply, outcome) = oneshot::channel();
@@ -284,7 +294,7 @@ impl Reader {
         let outside = self.followed.selectors().filter(|selector| !grant.may_subscribe(selector));
         let outside: Vec<_> = outside.cloned().collect();
         if !outside.is_empty() {
-            self.unfollow(None, outside);
+            self.unfollow(None, false, &outside);
         }
         let expires = grant.expires.and_then(|expires| expires.duration_since(UNIX_EPOCH).ok());
         let expires = expires.map(|since| since.as_secs());

@@ -241,7 +241,7 @@ impl Store {
         if after >= newest_of_all {
             return None;
         }
-        let named = named(interest).map(|channel| match self.channels.get(&channel) {
+        let named = interest.named().map(|channel| match self.channels.get(&channel) {
             Some(kept) => kept.trimmed,
             None => self.forgotten,
         });
@@ -299,7 +299,7 @@ impl Store {
         // By name: what there is of each channel, merged.
         let most = limit.events.clamp(1, PAGE_SCAN);
         let mut seqs = BTreeSet::new();
-        for kept in named(interest).filter_map(|channel| self.channels.get(&channel)) {
+        for kept in interest.named().filter_map(|channel| self.channels.get(&channel)) {
             let first = kept.seqs.partition_point(|&seq| seq <= after);
             seqs.extend(kept.seqs.range(first..).take_while(|&&seq| seq <= until).take(most + 1));
         }
@@ -344,12 +344,6 @@ fn remove_trim(trims: &mut BTreeMap<Seq, Vec<Channel>>, seq: Seq, channel: &Chan
     }
 }
 
-/// The channels that a client hears by their names, its session's and everyone's among them.
-fn named(interest: &Interest) -> impl Iterator<Item = Channel> {
-    let named = interest.subscription.selectors().filter_map(Selector::as_exact);
-    named.chain([Channel::everyone(), Channel::inbox(interest.session)])
-}
-
 fn patterns(interest: &Interest) -> bool {
     interest.subscription.selectors().any(Selector::is_pattern)
 }
@@ -375,7 +369,7 @@ mod tests {
 
     fn interest(selectors: &[&str]) -> Interest {
         let selectors = selectors.iter().map(|text| Selector::new(text).expect("valid"));
-        Interest { session: SessionId::mint(), subscription: Subscription::new(selectors, Filter::default()) }
+        Interest::new(SessionId::mint(), Subscription::new(selectors, Filter::default()))
     }
 
     fn store(max_events: usize, channels: &[&[&str]]) -> Store {

@@ -252,12 +252,6 @@ fn record(
     Ok(Some(Record::committed(draft, seq, row.get(0)?)))
 }
 
-/// The channels that a client hears by their names, its session's and everyone's among them.
-fn named(interest: &Interest) -> Vec<Channel> {
-    let named = interest.subscription.selectors().filter_map(Selector::as_exact);
-    named.chain([Channel::everyone(), Channel::inbox(interest.session)]).collect()
-}
-
 fn patterns(interest: &Interest) -> impl Iterator<Item = &Selector> {
     interest.subscription.selectors().filter(|selector| selector.is_pattern())
 }
@@ -272,7 +266,7 @@ fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Res
     let mut found = BTreeMap::new();
     let mut find =
         view.prepare_cached("SELECT key FROM channels WHERE name = ? AND last > ? AND events > 0")?;
-    for name in named(interest) {
+    for name in interest.named() {
         if let Some(key) =
             find.query_row(params![name.as_str(), after], |row| row.get::<_, i64>(0)).optional()?
         {
@@ -382,7 +376,7 @@ fn trimmed(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Resu
         .query_row([], |row| row.get(0))?;
     let mut found = 0;
     let mut find = view.prepare_cached("SELECT trimmed FROM channels WHERE name = ?")?;
-    for channel in named(interest) {
+    for channel in interest.named() {
         let trimmed = find.query_row([channel.as_str()], |row| row.get(0)).optional()?;
         found = found.max(trimmed.unwrap_or(forgotten));
     }
