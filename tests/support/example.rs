@@ -1,6 +1,6 @@
 //! An example as a process of its own.
 
-#![allow(missing_docs, unreachable_pub, reason = "each test file includes it")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file includes it")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,13 @@ impl Example {
     pub fn kill(&mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("ended");
+    }
+
+    /// As whoever stops a service does; it ends when it has said goodbye.
+    pub fn terminate(&self) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(status.success());
     }
 }
 
