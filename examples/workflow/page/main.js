@@ -31,6 +31,7 @@ const follower = new Follower({
 });
 follower.start();
 
+byId('begin').addEventListener('input', () => { byId('refusal').textContent = ''; });
 byId('begin').addEventListener('submit', async (event) => {
   event.preventDefault();
   byId('refusal').textContent = '';

@@ -1,7 +1,7 @@
 // Shows workflows. What comes from elsewhere is text, never markup.
 
 const STATUS = { running: 'Running', completed: 'Completed', failed: 'Failed' };
-const REASONS = { draining: 'server restarts', slow: 'fell behind', unavailable: 'server not ready', revoked: 'access was ended' };
+const REASONS = { draining: 'restarting', slow: 'fell behind', unavailable: 'server not ready', revoked: 'access was ended' };
 const SHOWN_UPDATES = 30;
 
 const byId = (id) => document.getElementById(id);
