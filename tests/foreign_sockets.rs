@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use fanfare::http::{Grant, HttpConfig};
-use fanfare::{Batch, Broadcast, Broker, Builder, CloseReason, CloseSession, Drain, Event, Selector, SessionId};
+use fanfare::{
+    Batch, Broadcast, Broker, Builder, CloseReason, CloseSession, Drain, Event, Selector, SessionId,
+};
 use serde_json::{Value, json};
 use support::{TestServer, serve_with};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -177,7 +179,11 @@ async fn python_is_told_what_it_breaks() {
         assert_eq!(python.next().await["subprotocol"], Value::Null, "{kind}");
         assert_eq!(python.message().await["op"], "welcome");
         let end = python.next().await;
-        assert_eq!((&end["received"][0], &end["received_first"]), (&json!(code), &json!(true)), "{kind}: {end}");
+        assert_eq!(
+            (&end["received"][0], &end["received_first"]),
+            (&json!(code), &json!(true)),
+            "{kind}: {end}"
+        );
     }
     server.until(Duration::from_secs(1), |stats| stats.clients == 0).await;
 }
@@ -224,7 +230,10 @@ async fn python_that_does_not_read_is_told_when_it_does() {
         if message["op"] != "event" {
             break message;
         }
-        assert!(message["data"].as_str().is_some_and(|data| data.starts_with(&format!("{seen} "))), "in order");
+        assert!(
+            message["data"].as_str().is_some_and(|data| data.starts_with(&format!("{seen} "))),
+            "in order"
+        );
         seen += 1;
     };
     assert!((1..FLOOD).contains(&seen), "{seen}");
@@ -353,9 +362,14 @@ async fn chromium_is_told_why_the_server_ends() {
     flood(&server).await;
     server.until(Duration::from_secs(5), |stats| stats.clients == 0).await;
     assert_eq!(ended(&browser, "c"), json!([4008, "slow", true]));
-    let seen = browser.eval("c.messages.filter(({ op }) => op === 'event').map(({ data }) => parseInt(data))");
+    let seen =
+        browser.eval("c.messages.filter(({ op }) => op === 'event').map(({ data }) => parseInt(data))");
     let seen: Vec<usize> = serde_json::from_value(seen).expect("numbers");
-    assert!(seen.len() < FLOOD && seen.iter().copied().eq(0..seen.len()), "a whole beginning: {}", seen.len());
+    assert!(
+        seen.len() < FLOOD && seen.iter().copied().eq(0..seen.len()),
+        "a whole beginning: {}",
+        seen.len()
+    );
     assert_eq!(browser.eval("c.messages.at(-1).reason"), "slow");
 
     open(&browser, "d", "/rt/ws", &json!([]));

@@ -49,7 +49,8 @@ impl Drop for Database {
 }
 
 /// As long as a status with a message is.
-const PADDING: &str = "............................................................................................";
+const PADDING: &str =
+    "............................................................................................";
 
 /// What is written of an update: whether it is of the burst, its number, and when it was sent.
 fn update(workflow: usize, kind: char, number: usize, start: Instant) -> Vec<u8> {
@@ -94,7 +95,10 @@ async fn read(
         let message = text(client).await;
         let now = start.elapsed();
         // As text, for it is read in the same process that the others are read in.
-        assert!(message.starts_with(r#"{"op":"event""#) && message.contains(&channel), "{workflow}: {message}");
+        assert!(
+            message.starts_with(r#"{"op":"event""#) && message.contains(&channel),
+            "{workflow}: {message}"
+        );
         let data = message.split_once(r#""data":""#).expect("data").1;
         let mut words = data.split(' ');
         let kind = words.next().expect("a kind");
@@ -204,15 +208,17 @@ async fn a_burst_of_one_workflow_costs_the_others_nothing() {
         counts.0, counts.1
     );
     // What is built without optimisation, beside who knows what, only has to be no queue behind the burst.
-    let bound = if is_full() { Duration::from_millis(100) } else { (took / 2).max(Duration::from_millis(300)) };
+    let bound =
+        if is_full() { Duration::from_millis(100) } else { (took / 2).max(Duration::from_millis(500)) };
     assert!(meanwhile < bound && otherwise < bound, "not within {bound:?}");
 
-    drop(clients);
-    hub.until_clients(2, Duration::from_secs(1)).await;
+    drop((clients, bursting));
+    hub.until_clients(0, Duration::from_secs(1)).await;
 }
 
 async fn publish_all(server: &TestServer, events: Vec<(&str, Event)>) {
-    let events = events.into_iter().map(|(channel, event)| Broadcast::channel(channel, event).expect("valid"));
+    let events =
+        events.into_iter().map(|(channel, event)| Broadcast::channel(channel, event).expect("valid"));
     let events: Vec<_> = events.collect();
     for batch in events.chunks(20) {
         let batch = Batch::new(batch.to_vec()).expect("valid");
@@ -326,8 +332,8 @@ async fn what_a_pausing_reader_loses_is_counted() {
 async fn who_never_reads_again_is_closed() {
     let _alone = alone();
     const EVENTS: usize = 5000;
-    const BEAT: Duration = Duration::from_millis(200);
-    const STALL: Duration = Duration::from_millis(800);
+    const BEAT: Duration = Duration::from_millis(400);
+    const STALL: Duration = BEAT;
     let builder = Broker::builder().ring(64, 1 << 20).feed(32, 1 << 17);
     let server = serve(builder.heartbeat(BEAT).stall_timeout(STALL));
     let (mut reader, _) = WsClient::live(server.addr).await;
@@ -336,7 +342,8 @@ async fn who_never_reads_again_is_closed() {
     let given_up = server.until(Duration::from_secs(10), |stats| stats.clients == 0);
     let (_, took) = futures_util::future::join(publishing, given_up).await;
     println!("given up {took:?} after the first publish");
-    assert!((STALL..STALL + BEAT * 10).contains(&took), "{took:?}");
+    // Looked at with each heartbeat. A socket that owes two pongs is given up as well, and this one does by then.
+    assert!((STALL..STALL + BEAT * 2 + Duration::from_secs(1)).contains(&took), "{took:?}");
     // It reads after all: the beginning is whole, then it is told.
     let (mut seen, mut cursor) = (0, start);
     let closing = loop {
@@ -371,6 +378,10 @@ async fn who_is_dead_holds_nothing_for_ever() {
     let beat = Duration::from_millis(200);
     let server = serve(Broker::builder().heartbeat(beat).stall_timeout(beat * 3));
     let descriptors = || std::fs::read_dir("/proc/self/fd").expect("a list").count();
+    // Whatever the server opens once is open then.
+    drop(WsClient::live(server.addr).await);
+    server.until(Duration::from_secs(1), |stats| stats.clients == 0).await;
+    tokio::time::sleep(beat).await;
     let before = descriptors();
     let (mut dead, _) = WsClient::live(server.addr).await;
     dead.subscribe(&["w"], None).await;

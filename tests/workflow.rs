@@ -158,11 +158,15 @@ async fn a_workflow_that_does_not_exist_may_be_waited_for() {
     assert_eq!((created, found), (1, 9));
     for (step, status) in [(0, "running"), (1, "running"), (2, "failed")] {
         for event in [follower.next().await, first.event().await] {
-            assert_eq!((&event["data"]["current_step"], &event["data"]["status"]), (&step.into(), &status.into()));
+            assert_eq!(
+                (&event["data"]["current_step"], &event["data"]["status"]),
+                (&step.into(), &status.into())
+            );
         }
     }
     assert_eq!(begin(addr, "later", &plan).await.json()["workflow"]["status"], "failed");
-    for (id, plan) in [("a.b", json!({"steps": 1})), ("ok", json!({"steps": 0})), ("ok", json!({"step": 1}))] {
+    for (id, plan) in [("a.b", json!({"steps": 1})), ("ok", json!({"steps": 0})), ("ok", json!({"step": 1}))]
+    {
         let refused = begin(addr, id, &plan).await;
         assert!(refused.status() == 400 && refused.json()["error"].is_string(), "{refused:?}");
     }
@@ -176,7 +180,8 @@ async fn nobody_else_tells_a_status() {
     let (folder, addr) = (Folder::new("grant"), free_address());
     let _workflow = folder.start(addr, &[]);
     let (mut client, _) = WsClient::live(addr).await;
-    let forged = json!({"op": "publish", "ref": 1, "channel": "workflows/a", "data": {"status": "completed"}});
+    let forged =
+        json!({"op": "publish", "ref": 1, "channel": "workflows/a", "data": {"status": "completed"}});
     assert_eq!(client.ask(forged).await["op"], "error");
     let outside = json!({"op": "subscribe", "ref": 2, "channels": ["**"]});
     assert_eq!(client.ask(outside).await["field"], "channels");
@@ -393,7 +398,10 @@ fn a_page_follows_and_comes_back() {
     assert_eq!(all.eval("!document.getElementById('empty').hidden"), true);
     one.goto(&format!("http://{addr}/w/nightly"));
     one.until("the page of what does not exist is live", SOON, &is("live"));
-    assert_eq!(one.eval("document.getElementById('empty').textContent.includes('no workflow nightly yet')"), true);
+    assert_eq!(
+        one.eval("document.getElementById('empty').textContent.includes('no workflow nightly yet')"),
+        true
+    );
 
     // Begun on one page, shown on both.
     all.type_into("#id", "nightly");
@@ -404,7 +412,11 @@ fn a_page_follows_and_comes_back() {
     assert_eq!(steps_listed(&one), (0..=25).collect::<Vec<_>>(), "each step, once, in order");
     all.until("it is done on the page of all", SOON, &stands_at("nightly", 25, "completed"));
     all.type_into("#id", "nightly\n");
-    all.until("a name is taken", SOON, "document.getElementById('refusal').textContent.includes('of this name')");
+    all.until(
+        "a name is taken",
+        SOON,
+        "document.getElementById('refusal').textContent.includes('of this name')",
+    );
     all.eval("document.getElementById('id').value = ''");
 
     // A crash: the page of one goes on, with each step once.
@@ -426,20 +438,29 @@ fn a_page_follows_and_comes_back() {
     one.until("it has gone on", SOON, "document.querySelectorAll('#updates li').length > 8");
     let steps = steps_listed(&one);
     let first = steps[0];
-    assert_eq!(steps, (first..first + steps.len() as u64).collect::<Vec<_>>(), "nothing twice, nothing missing");
+    assert_eq!(
+        steps,
+        (first..first + steps.len() as u64).collect::<Vec<_>>(),
+        "nothing twice, nothing missing"
+    );
     assert_eq!(one.eval("document.querySelectorAll('.notice').length"), 0);
 
     // Away for more than is kept: it is told, and the page shows the state as it is.
     let cut = |is_cut: bool| {
         one.cdp("Network.enable", &json!({}));
-        let conditions = json!({"offline": is_cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        let conditions =
+            json!({"offline": is_cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
         one.cdp("Network.emulateNetworkConditions", &conditions);
     };
     cut(true);
     // A socket that is open stays open: the page is told to make it anew, and cannot.
     one.eval("dispatchEvent(new Event('online'))");
     one.until("the network is gone", SOON, &is("reconnecting"));
-    all.until("it goes on meanwhile", SOON * 2, &format!("{} >= {}", shown_step("long"), step_shown(&all, "long") + 12));
+    all.until(
+        "it goes on meanwhile",
+        SOON * 2,
+        &format!("{} >= {}", shown_step("long"), step_shown(&all, "long") + 12),
+    );
     cut(false);
     one.until("the page is back", BACK, &is("live"));
     one.until("the gap is shown", SOON, "document.querySelector('.notice[data-kind=gap]') !== null");
@@ -453,7 +474,11 @@ fn a_page_follows_and_comes_back() {
     workflow = folder.start(addr, &[]);
     all.until("the new log is told", BACK, "document.querySelector('.notice[data-kind=reset]') !== null");
     all.until("the page is live", SOON, &is("live"));
-    assert_eq!(all.eval("document.querySelectorAll('.workflow').length"), 0, "nothing of the old log is shown");
+    assert_eq!(
+        all.eval("document.querySelectorAll('.workflow').length"),
+        0,
+        "nothing of the old log is shown"
+    );
     put(addr, "fresh", r#"{"steps":3,"step_ms":1}"#);
     all.until("the new log is followed", SOON, &stands_at("fresh", 3, "completed"));
 
