@@ -1,11 +1,10 @@
-//! Many WebSockets, each with a workflow of its own, and those that do not read.
+//! Many sockets, each with a workflow of its own, and those that do not read.
 //!
 //! The normal form is small. `FANFARE_SOCKETS=full cargo test --release --test sockets -- --nocapture` is the full one: 1,000
 //! clients of 1,000 workflows, and a burst of 10,000 updates of one of them.
 
 mod support;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fanfare::{Batch, Broadcast, Broker, Event};
@@ -14,15 +13,16 @@ use serde_json::{Value, json};
 use support::hub::Hub;
 use support::ws::{CLOSE, PING, PONG, TEXT, WsClient};
 use support::{TestServer, serve};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 fn is_full() -> bool {
     std::env::var("FANFARE_SOCKETS").is_ok_and(|form| form == "full")
 }
 
 /// One at a time: they measure, or count what this process holds.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+async fn alone() -> SemaphorePermit<'static> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    TURN.acquire().await.expect("never closed")
 }
 
 /// A file for a log; goes with the test.
@@ -125,7 +125,7 @@ fn p99(mut latencies: Vec<Duration>) -> Duration {
 /// a burst; and the one with the burst has that.
 #[actix_web::test]
 async fn a_burst_of_one_workflow_costs_the_others_nothing() {
-    let _alone = alone();
+    let _alone = alone().await;
     let (workflows, burst, rounds, every) =
         if is_full() { (1000, 10_000, 15, 2000) } else { (200, 5000, 8, 500) };
     let database = Database::new("burst");
@@ -239,7 +239,7 @@ fn number(event: &Value) -> usize {
 /// V3: a client that stops reading, and goes on, has every stored event once and in order, and costs another nothing.
 #[actix_web::test]
 async fn a_reader_that_pauses_loses_nothing_that_is_stored() {
-    let _alone = alone();
+    let _alone = alone().await;
     const ROUND: usize = 2500;
     let server = serve(Broker::builder().ring(64, 1 << 20).feed(32, 1 << 17));
     let (mut slow, _) = WsClient::live(server.addr).await;
@@ -268,10 +268,46 @@ async fn a_reader_that_pauses_loses_nothing_that_is_stored() {
     assert_eq!(number(&slow.event().await), next, "it is live");
 }
 
+/// V3 and V5: what is asked for while nothing is read is served as well: an old channel is added, and the connection lost.
+#[actix_web::test]
+async fn a_reader_that_pauses_may_ask_for_more() {
+    let _alone = alone().await;
+    const EACH: usize = 2000;
+    let server = serve(Broker::builder().ring(64, 1 << 20).feed(32, 1 << 17));
+    let (mut slow, welcome) = WsClient::live(server.addr).await;
+    let start = welcome["cursor"].as_str().expect("a cursor").to_owned();
+    publish_all(&server, (0..EACH).map(|n| ("b", large(n))).collect()).await;
+    slow.subscribe(&["a"], None).await;
+    publish_all(&server, (0..EACH).map(|n| ("a", large(n))).collect()).await;
+    slow.send(&json!({"op": "subscribe", "ref": "b", "channels": ["b"], "cursor": start})).await;
+    let both = (EACH..2 * EACH).flat_map(|n| [("a", large(n)), ("b", large(n))]);
+    publish_all(&server, both.collect()).await;
+    let (mut next, mut is_subscribed, mut lost) = ([0, 0], false, 0);
+    while next != [2 * EACH, 2 * EACH] {
+        let message = slow.json().await;
+        if message["op"] == "subscribed" {
+            is_subscribed = true;
+            continue;
+        }
+        assert_eq!(message["op"], "event", "{message}");
+        let next = &mut next[usize::from(message["channel"] == "b")];
+        assert_eq!(number(&message), *next, "each once, in order");
+        *next += 1;
+        // Once `b` is followed, its place is in the cursor, too.
+        if is_subscribed && number(&message) % 700 == 699 {
+            (slow, _) = WsClient::live(server.addr).await;
+            slow.subscribe(&["a", "b"], message["cursor"].as_str()).await;
+            lost += 1;
+        }
+    }
+    assert!(is_subscribed && lost > 3, "{lost}");
+    assert_eq!(slow.ask(json!({"op": "ping", "ref": 1})).await["op"], "pong", "nothing more");
+}
+
 /// V3: what is not stored, and was not delivered, is counted exactly, where it is missing.
 #[actix_web::test]
 async fn what_a_pausing_reader_loses_is_counted() {
-    let _alone = alone();
+    let _alone = alone().await;
     const EPHEMERAL: usize = 4000;
     const STORED_EVERY: usize = 10;
     let server = serve(Broker::builder().ring(64, 1 << 20).feed(32, 1 << 17));
@@ -330,7 +366,7 @@ async fn what_a_pausing_reader_loses_is_counted() {
 /// V3: who takes nothing for the stall timeout is told `slow` and closed with 4008, and has what is missing by its cursor.
 #[actix_web::test]
 async fn who_never_reads_again_is_closed() {
-    let _alone = alone();
+    let _alone = alone().await;
     const EVENTS: usize = 5000;
     const BEAT: Duration = Duration::from_millis(400);
     const STALL: Duration = BEAT;
@@ -371,7 +407,7 @@ async fn who_never_reads_again_is_closed() {
 /// One that reads nothing ever again: what it held is free in the end, too. The kernel gives it half a minute.
 #[actix_web::test]
 async fn who_is_dead_holds_nothing_for_ever() {
-    let _alone = alone();
+    let _alone = alone().await;
     if !is_full() {
         return;
     }
@@ -400,7 +436,7 @@ async fn who_is_dead_holds_nothing_for_ever() {
 /// V4 at size: many leave at once, in every way, and nothing remains.
 #[actix_web::test]
 async fn a_crowd_that_leaves_is_forgotten() {
-    let _alone = alone();
+    let _alone = alone().await;
     let count = if is_full() { 1000 } else { 200 };
     let hub = Hub::start(&[]);
     let addr = hub.addr;

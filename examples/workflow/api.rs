@@ -40,7 +40,7 @@ async fn begin(
     service: web::Data<Service>,
 ) -> Result<HttpResponse, Refusal> {
     let id = id.into_inner();
-    let begun = Progress::begin(id.clone(), plan.into_inner()).map_err(|rule| Refusal::Bad(rule.into()))?;
+    let begun = Progress::begin(id.clone(), &plan).map_err(|rule| Refusal::Bad(rule.into()))?;
     let before = service.store.send(Get(id.clone())).await?;
     if before.state.workflow.is_some() {
         return Ok(HttpResponse::Ok().json(before));

@@ -72,7 +72,7 @@ impl Progress {
     const MAX_STEPS: u32 = 100_000;
     const MAX_STEP_MS: u64 = 60_000;
 
-    pub(crate) fn begin(workflow_id: WorkflowId, plan: Plan) -> Result<Self, &'static str> {
+    pub(crate) fn begin(workflow_id: WorkflowId, plan: &Plan) -> Result<Self, &'static str> {
         if !(1..=Self::MAX_STEPS).contains(&plan.steps) {
             return Err("steps must be from 1 to 100000");
         }
