@@ -81,8 +81,9 @@ pub enum PublishError {
     /// The broker is draining and takes no more events.
     #[error("the broker is draining")]
     Draining,
-    /// Bindings ([`Bind`](crate::Bind)) would have given an event more attributes than it may have, or a binding that
-    /// was to be made with its event cannot be made. The same publish is refused again as long as that holds.
+    /// Bindings ([`Bind`](crate::Bind)) would have given an event more attributes than it may have, a binding that
+    /// was to be made with its event cannot be made, or what is published together is more than the log can commit as
+    /// one. The same publish is refused again as long as that holds.
     #[error("{invalid}")]
     Invalid {
         /// Which event of the batch is at fault; 0 if it was published alone.
@@ -92,8 +93,19 @@ pub enum PublishError {
     },
     /// The log did not commit. Whether it holds the events is known only to the log:
     /// publish again with the same [`EventId`](crate::EventId), and it is stored once.
-    #[error("the log did not commit")]
-    Log(#[from] LogError),
+    #[error("{}", .0.for_publishers())]
+    Log(#[source] LogError),
+}
+
+impl From<LogError> for PublishError {
+    fn from(error: LogError) -> Self {
+        match error.kind {
+            LogErrorKind::Oversized { rule } => {
+                Self::Invalid { index: 0, invalid: InvalidValue::oversized("batch", rule.to_string()) }
+            }
+            LogErrorKind::Failed | LogErrorKind::Unknown => Self::Log(error),
+        }
+    }
 }
 
 /// Why [`subscribe`](crate::subscribe()) gave no stream.
@@ -110,12 +122,44 @@ pub enum SubscribeError {
 
 /// A failure of a log, opaque: its source is for the operator's eyes, not for the publisher's.
 #[derive(Debug, Clone)]
-pub struct LogError(Arc<dyn std::error::Error + Send + Sync>);
+pub struct LogError {
+    source: Arc<dyn std::error::Error + Send + Sync>,
+    kind: LogErrorKind,
+}
+
+#[derive(Debug, Clone)]
+enum LogErrorKind {
+    Failed,
+    Unknown,
+    Oversized { rule: Arc<str> },
+}
 
 impl LogError {
     /// Wraps what the log's library reported.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(Arc::from(source.into()))
+        Self { source: Arc::from(source.into()), kind: LogErrorKind::Failed }
+    }
+
+    /// The log did not answer in time: what was to be stored may be, now or later.
+    pub fn unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { kind: LogErrorKind::Unknown, ..Self::new(source) }
+    }
+
+    /// What was published together is more than the log can commit as one, and nothing of it was stored. `rule` says
+    /// how much may be; publishers are told.
+    pub fn oversized(rule: impl Into<Arc<str>>) -> Self {
+        let rule = rule.into();
+        Self { source: Arc::from(Box::from(&*rule)), kind: LogErrorKind::Oversized { rule } }
+    }
+
+    fn for_publishers(&self) -> &'static str {
+        match self.kind {
+            LogErrorKind::Unknown => {
+                "the log did not answer in time, and may have the events or not: \
+                 publish again with the same id, and they are stored once"
+            }
+            LogErrorKind::Failed | LogErrorKind::Oversized { .. } => "the log did not commit",
+        }
     }
 }
 
@@ -127,7 +171,7 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0)
+        Some(&*self.source)
     }
 }
 

@@ -21,10 +21,10 @@ pub mod log_contract {
 
     use crate::actors::log::{
         Commit, CommitFailed, Committed, Follower, Forget, Log, LogHandle, LogHealth, LogSetup, Opened,
-        Outcome, Page, PageLimit, ReadAfter, Seek, Sought, Trimmed,
+        Outcome, Page, PageLimit, ReadAfter, Relayed, Seek, Sought, Trimmed,
     };
     use crate::channel::{Channel, Selector};
-    use crate::cursor::Seq;
+    use crate::cursor::{Lineage, Seq};
     use crate::event::{Event, EventId};
     use crate::identity::{Publisher, SessionId};
     use crate::interest::{Filter, Interest, Subscription};
@@ -67,30 +67,53 @@ pub mod log_contract {
     ///
     /// If a promise is not kept.
     pub async fn check_reopen(open: impl Fn() -> Box<dyn Log>) {
+        reopen(&open).await;
+    }
+
+    /// As [`check_reopen`], for a log that gives its positions itself: what a crash took of it must not be mistaken for
+    /// what took its place, so each start is a new term.
+    ///
+    /// # Panics
+    ///
+    /// If a promise is not kept.
+    pub async fn check_reopen_in_terms(open: impl Fn() -> Box<dyn Log>) {
+        let (lineage, now, head, next) = reopen(&open).await;
+        assert_eq!(now.locate(&lineage.timeline().cursor(head), next), Ok(head));
+        let beyond = now.locate(&lineage.timeline().cursor(next), next);
+        assert!(beyond.is_err(), "a position beyond the end of an old term is of another timeline");
+        assert_ne!(now.timeline(), lineage.timeline(), "each start is a new term");
+    }
+
+    /// Returns the lineages of both starts, the head at the end of the first, and a position of the second.
+    async fn reopen(open: &dyn Fn() -> Box<dyn Log>) -> (Lineage, Lineage, Seq, Seq) {
         let rule = "held/**=interest:grace=1s".parse().expect("valid");
         let retention = Retention::default().rule(rule);
         let mut log = Driven::start(open(), retention.clone()).await;
         let lineage = log.opened.lineage.clone();
         assert_eq!(log.opened.head, 0, "the log is empty at first");
-        log.commit(vec![draft(&["a"]), draft(&["held/1"]), with_id(draft(&["b"]), "ada", "1")]).await;
+        let first = vec![draft(&["a"]), draft(&["held/1"]), with_id(draft(&["b"]), "ada", "1")];
+        let &[_, _, Outcome::New(known)] = log.commit(first).await.as_slice() else {
+            panic!("three are new")
+        };
         log.commit(vec![draft(&["a"])]).await;
-        let before = log.read_all(&interest(&["**"]), 0, 4, ALL).await;
+        let head = log.head;
+        let before = log.read_all(&interest(&["**"]), 0, head, ALL).await;
         log.close().await;
 
         let mut log = Driven::start(open(), retention).await;
-        assert_eq!(log.opened.head, 4, "the head goes on where it was");
+        assert_eq!(log.opened.head, head, "the head goes on where it was");
         let held: Vec<_> = log.opened.held.iter().map(Channel::as_str).collect();
         assert_eq!(held, ["held/1"], "held names the channels kept by interest that have events");
-        assert_eq!(log.read_all(&interest(&["**"]), 0, 4, ALL).await, before, "nothing is lost");
+        assert_eq!(log.read_all(&interest(&["**"]), 0, head, ALL).await, before, "nothing is lost");
         let outcomes = log.commit(vec![with_id(draft(&["b"]), "ada", "1")]).await;
-        assert_eq!(outcomes, [Outcome::Duplicate(3)], "ids are still known");
-        assert_eq!(log.commit(vec![draft(&["a"])]).await, [Outcome::New(5)], "positions go on");
-        let now = &log.opened.lineage;
-        assert_eq!(now.locate(&lineage.timeline().cursor(4), 5), Ok(4), "an old cursor is still of this log");
-        let beyond = now.locate(&lineage.timeline().cursor(5), 5);
-        assert!(beyond.is_err(), "a position beyond the end of an old term is of another timeline");
-        assert_ne!(now.timeline(), lineage.timeline(), "each start is a new term");
+        assert_eq!(outcomes, [Outcome::Duplicate(known)], "ids are still known");
+        let outcomes = log.commit(vec![draft(&["a"])]).await;
+        assert!(matches!(outcomes[..], [Outcome::New(next)] if next > head), "positions go on");
+        let (now, next) = (log.opened.lineage.clone(), log.head);
+        let cursor = lineage.timeline().cursor(head);
+        assert_eq!(now.locate(&cursor, next), Ok(head), "an old cursor is still of this log");
         log.close().await;
+        (lineage, now, head, next)
     }
 
     struct Promises<'a> {
@@ -351,6 +374,7 @@ pub mod log_contract {
                 failed: probe.downgrade().recipient(),
                 health: probe.downgrade().recipient(),
                 trimmed: probe.downgrade().recipient(),
+                relayed: probe.downgrade().recipient(),
             };
             let handle = log.start(LogSetup { follower, retention }).expect("it starts");
             let opened = match tokio::time::timeout(PATIENCE, facts.recv()).await {
@@ -477,6 +501,12 @@ pub mod log_contract {
 
         // What is removed is seen in the pages.
         fn handle(&mut self, _: Trimmed, _: &mut Self::Context) {}
+    }
+
+    impl Handler<Relayed> for Probe {
+        type Result = ();
+
+        fn handle(&mut self, _: Relayed, _: &mut Self::Context) {}
     }
 
     impl Handler<LogHealth> for Probe {

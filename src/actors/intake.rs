@@ -9,7 +9,7 @@ use super::log::{COMMIT_EVENTS, Settlement};
 use crate::event::EventId;
 use crate::record::{Draft, Record};
 
-/// As many bytes as one commit carries, unless a single group has more.
+/// As many bytes as one commit carries if the log does not mind, unless a single group has more.
 const COMMIT_BYTES: usize = 4 << 20;
 
 /// How much waits at most.
@@ -62,6 +62,7 @@ impl<R> Group<R> {
 #[derive(Debug)]
 pub(crate) struct Intake<R> {
     bounds: IntakeBounds,
+    commit_bytes: usize,
     waiting: VecDeque<Group<R>>,
     under_way: Option<(u64, Vec<Group<R>>)>,
     last_ticket: u64,
@@ -70,8 +71,16 @@ pub(crate) struct Intake<R> {
 }
 
 impl<R> Intake<R> {
-    pub(crate) fn new(bounds: IntakeBounds) -> Self {
-        Self { bounds, waiting: VecDeque::new(), under_way: None, last_ticket: 0, events: 0, bytes: 0 }
+    pub(crate) fn new(bounds: IntakeBounds, commit_bytes: Option<usize>) -> Self {
+        Self {
+            bounds,
+            commit_bytes: commit_bytes.unwrap_or(COMMIT_BYTES),
+            waiting: VecDeque::new(),
+            under_way: None,
+            last_ticket: 0,
+            events: 0,
+            bytes: 0,
+        }
     }
 
     /// The number of events that wait for their commit.
@@ -98,8 +107,8 @@ impl<R> Intake<R> {
         }
         let (mut drafts, mut groups, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(group) = self.waiting.front() {
-            let fits =
-                drafts.len() + group.drafts.len() <= COMMIT_EVENTS && bytes + group.bytes <= COMMIT_BYTES;
+            let fits = drafts.len() + group.drafts.len() <= COMMIT_EVENTS
+                && bytes + group.bytes <= self.commit_bytes;
             if !groups.is_empty() && !fits {
                 break;
             }
@@ -163,7 +172,7 @@ mod tests {
     }
 
     fn intake(events: usize) -> Intake<u32> {
-        Intake::new(IntakeBounds { events, bytes: usize::MAX })
+        Intake::new(IntakeBounds { events, bytes: usize::MAX }, None)
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::feed::{Feed, FeedBounds};
-use super::log::{Page, PageLimit, Sought, Store, Trim};
+use super::log::{Numbering, Page, PageLimit, Sought, Store, Trim};
 use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
 use super::session::Origin;
@@ -423,7 +423,7 @@ impl<'a> World<'a> {
     fn commit(&mut self) {
         let Some(group) = self.commits.pop_front() else { return };
         let stored = group.iter().filter(|(_, ephemeral)| !ephemeral).map(|(draft, _)| draft.clone());
-        let (records, _) = self.store.append(stored.collect(), Instant::now());
+        let (records, _) = self.store.append(stored.collect(), Numbering::Next, 0);
         self.all.extend(records.iter().cloned());
         assert_eq!(self.all.last().and_then(|record| record.seq()), Some(self.all.len() as Seq));
         let mut records = records.into_iter();

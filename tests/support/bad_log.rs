@@ -24,6 +24,8 @@ impl fanfare::Log for BadLog {
             read: bad.clone().recipient(),
             seek: bad.clone().recipient(),
             forget: bad.recipient(),
+            commit_bytes: None,
+            relay: None,
         })
     }
 }

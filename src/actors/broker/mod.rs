@@ -35,7 +35,7 @@ use super::intake::Intake;
 use super::kept::KeptByInterest;
 use super::local::Local;
 use super::log::{
-    CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Trim, Trimmed,
+    CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Relayed, Trim, Trimmed,
 };
 use super::registry::{Registry, WorkerKey};
 use super::ring::Ring;
@@ -100,17 +100,18 @@ impl Broker {
             failed: me.clone().recipient::<CommitFailed>().downgrade(),
             health: me.clone().recipient::<LogHealth>().downgrade(),
             trimmed: me.clone().recipient::<Trimmed>().downgrade(),
+            relayed: me.clone().recipient::<Relayed>().downgrade(),
         };
         let log = log.start(LogSetup { follower, retention: settings.retention.clone() })?;
         let heartbeat = Heartbeat::new(me.downgrade(), settings.worker.heartbeat).start();
         Ok(Self {
+            intake: Intake::new(settings.intake, log.commit_bytes),
             log,
             _heartbeat: heartbeat,
             registry: Registry::default(),
             workers: Slab::new(),
             worker_keys: HashMap::new(),
             local: None,
-            intake: Intake::new(settings.intake),
             bindings: Bindings::new(settings.bindings),
             ring: Ring::new(settings.ring_events, settings.ring_bytes, 0),
             lineage: None,
@@ -190,6 +191,10 @@ impl Handler<Opened> for Broker {
     type Result = ();
 
     fn handle(&mut self, Opened { lineage, head, held }: Opened, _: &mut Self::Context) {
+        if self.lineage.is_some() {
+            // It is another log, or has a hole: every client comes back with its cursor and is told.
+            self.close_all(CloseReason::Unavailable);
+        }
         self.kept_by_interest.hold_all(held, Instant::now());
         self.ring = Ring::new(self.settings.ring_events, self.settings.ring_bytes, head);
         self.head = head;

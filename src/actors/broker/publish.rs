@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use super::Broker;
 use super::reply::{Deferred, Reply};
 use crate::actors::intake::{Group, Slot};
-use crate::actors::log::{COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Settlement};
+use crate::actors::log::{
+    COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Relay, Relayed, Settlement,
+};
 use crate::actors::registry::Route;
 use crate::actors::worker::{Deliver, Parcel};
 use crate::binding::Binding;
@@ -237,6 +239,7 @@ impl Broker {
         let mut records = records.into_iter();
         let mut out = Outbox::default();
         let mut replies = Vec::with_capacity(groups.len());
+        let mut relayed = Vec::new();
         for group in groups {
             let mut receipts = Vec::with_capacity(group.slots.len());
             for slot in group.slots {
@@ -248,6 +251,9 @@ impl Broker {
                             cursor: None,
                             duplicate: false,
                         });
+                        if self.log.relay.is_some() {
+                            relayed.push(record.clone());
+                        }
                         self.route(record, &mut out);
                     }
                     Slot::Stored(id) => {
@@ -273,6 +279,9 @@ impl Broker {
             self.route(record, &mut out);
         }
         self.send_out(out);
+        if let Some(relay) = self.log.relay.as_ref().filter(|_| !relayed.is_empty()) {
+            relay.do_send(Relay { records: relayed, after: self.head });
+        }
         for (reply, receipts) in replies {
             reply.give(Ok(receipts));
         }
@@ -373,6 +382,18 @@ impl Handler<Committed> for Broker {
     }
 }
 
+impl Handler<Relayed> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, Relayed(records): Relayed, _: &mut Self::Context) {
+        let mut out = Outbox::default();
+        for record in records {
+            self.route(record, &mut out);
+        }
+        self.send_out(out);
+    }
+}
+
 impl Handler<CommitFailed> for Broker {
     type Result = ();
 
@@ -380,7 +401,7 @@ impl Handler<CommitFailed> for Broker {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(source, "a commit failed");
         for group in self.intake.finish(ticket).unwrap_or_default() {
-            group.reply.give(Err(PublishError::Log(error.clone())));
+            group.reply.give(Err(PublishError::from(error.clone())));
         }
         self.commit_next();
     }

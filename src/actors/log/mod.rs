@@ -2,7 +2,8 @@
 //!
 //! The broker knows a log by these messages alone. Whoever plays the role keeps these promises:
 //!
-//! - It sends [`Opened`] once, before anything else.
+//! - It sends [`Opened`] once, before anything else. A log that others share may turn out to be another one, or to have
+//!   lost what was not seen here; then it sends `Opened` again, and all streams end, to come back and be told.
 //! - For each [`Commit`] it sends one [`Committed`] that settles it, or one [`CommitFailed`]. The events of a `Commit`
 //!   are committed all or not at all, in their order, next to each other.
 //! - `Committed` messages come in commit order. Positions are strictly increasing and never taken again.
@@ -10,15 +11,18 @@
 //! - What a page returned once for positions up to the newest `Committed` it returns always, but for what retention has
 //!   removed; and what was removed it tells ([`Page::trimmed`]).
 
+mod index;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::WeakRecipient;
 use actix::prelude::*;
 
+pub(super) use self::index::Numbering;
 pub use self::memory::MemoryLog;
 #[cfg(test)]
 pub(super) use self::memory::Store;
@@ -33,6 +37,8 @@ use crate::retention::Retention;
 
 /// The most events that one [`Commit`] has.
 pub const COMMIT_EVENTS: usize = 4096;
+/// How long an id that a publisher gave is remembered.
+const WINDOW: Duration = Duration::from_secs(120);
 
 /// A log that is ready to be started, once, by the broker that will own it.
 pub trait Log: Send + 'static {
@@ -63,6 +69,11 @@ pub struct LogHandle {
     pub seek: Recipient<Seek>,
     /// Removes what nobody is interested in.
     pub forget: Recipient<Forget>,
+    /// How many bytes one commit should have at most, by [`Draft::weight`]; nothing if it is all the same. What is
+    /// published together is one commit all the same, and is settled or refused as such.
+    pub commit_bytes: Option<usize>,
+    /// Takes ephemeral events to the other nodes, if there are others.
+    pub relay: Option<Recipient<Relay>>,
 }
 
 /// Where a log's facts go: to the broker, which may be gone.
@@ -78,6 +89,8 @@ pub struct Follower {
     pub health: WeakRecipient<LogHealth>,
     /// Told of what is removed between commits.
     pub trimmed: WeakRecipient<Trimmed>,
+    /// Told of ephemeral events of other nodes.
+    pub relayed: WeakRecipient<Relayed>,
 }
 
 /// Command: append these events in this order, all or none. The answer comes as a fact.
@@ -118,6 +131,21 @@ pub struct Forget {
     pub channel: Channel,
 }
 
+/// Command: take these ephemeral events to the other nodes; they have been delivered here.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Relay {
+    /// The events.
+    pub records: Vec<Arc<Record>>,
+    /// They were delivered here behind this position.
+    pub after: Seq,
+}
+
+/// Fact: these ephemeral events were published on another node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Relayed(pub Vec<Arc<Record>>);
+
 /// Fact: these events have their places. The only thing that makes the broker deliver.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -128,6 +156,13 @@ pub struct Committed {
     pub settles: Option<Settlement>,
     /// What was removed along with it.
     pub trims: Vec<Trim>,
+}
+
+impl Committed {
+    /// Whether it says nothing.
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.settles.is_none() && self.trims.is_empty()
+    }
 }
 
 /// Up to where a channel has lost its events to retention.

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use actix::prelude::*;
 
 pub(in crate::actors) use self::store::Store;
+use super::index::{Align, Aligned, Apply, Index, IndexHandle, Numbering, Open, Stretch};
 use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
     Sought, Trimmed,
 };
-use crate::cursor::{Lineage, Name};
+use crate::cursor::{Lineage, Name, Seq};
 use crate::error::{InvalidValue, LogError};
+use crate::retention::{Policy, Retention};
 
 /// A log in memory: the newest events, within a bound. A restart begins a new log, and clients are told (`$reset`).
 ///
@@ -56,13 +58,25 @@ impl Default for MemoryLog {
 
 impl Log for MemoryLog {
     fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
-        let LogSetup { follower, retention } = setup;
-        // A thread of its own: a reader of much must not hold up the broker.
-        let arbiter = Arbiter::new();
-        let store = Store::new(self.max_events, self.max_bytes, retention);
-        let keeper = Keeper::start_in_arbiter(&arbiter.handle(), move |_| Keeper { store, follower });
+        let keeper = self.keep(setup, Role::Log);
         Ok(LogHandle {
             commit: keeper.clone().recipient(),
+            read: keeper.clone().recipient(),
+            seek: keeper.clone().recipient(),
+            forget: keeper.recipient(),
+            commit_bytes: None,
+            relay: None,
+        })
+    }
+}
+
+impl Index for MemoryLog {
+    fn follow(self: Box<Self>, setup: LogSetup) -> Result<IndexHandle, LogError> {
+        let keeper = self.keep(setup, Role::Index { order: None, through: 0, is_open: false });
+        Ok(IndexHandle {
+            align: keeper.clone().recipient(),
+            apply: keeper.clone().recipient(),
+            open: keeper.clone().recipient(),
             read: keeper.clone().recipient(),
             seek: keeper.clone().recipient(),
             forget: keeper.recipient(),
@@ -70,13 +84,40 @@ impl Log for MemoryLog {
     }
 }
 
+impl MemoryLog {
+    fn keep(&self, LogSetup { follower, retention }: LogSetup, role: Role) -> Addr<Keeper> {
+        // A thread of its own: a reader of much must not hold up the broker.
+        let arbiter = Arbiter::new();
+        let store = Store::new(self.max_events, self.max_bytes, retention.clone());
+        let started = Instant::now();
+        Keeper::start_in_arbiter(&arbiter.handle(), move |_| Keeper {
+            store,
+            follower,
+            retention,
+            role,
+            started,
+        })
+    }
+}
+
 /// How often it is looked at when nothing is due.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Where the positions come from.
+enum Role {
+    /// From here.
+    Log,
+    /// From an order, of which everything up to `through` is kept or was.
+    Index { order: Option<Name>, through: Seq, is_open: bool },
+}
 
 /// The actor that keeps the store.
 struct Keeper {
     store: Store,
     follower: Follower,
+    retention: Retention,
+    role: Role,
+    started: Instant,
 }
 
 impl Keeper {
@@ -85,9 +126,14 @@ impl Keeper {
         self.tell_trims();
     }
 
+    fn is_open(&self) -> bool {
+        !matches!(self.role, Role::Index { is_open: false, .. })
+    }
+
     fn tell_trims(&mut self) {
         let trims = self.store.take_trims();
         if !trims.is_empty()
+            && self.is_open()
             && let Some(follower) = self.follower.trimmed.upgrade()
         {
             follower.do_send(Trimmed(trims));
@@ -104,7 +150,9 @@ impl Actor for Keeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(follower) = self.follower.opened.upgrade() {
+        if matches!(self.role, Role::Log)
+            && let Some(follower) = self.follower.opened.upgrade()
+        {
             let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
             follower.do_send(Opened { lineage, head: 0, held: Vec::new() });
         }
@@ -120,11 +168,73 @@ impl Handler<Commit> for Keeper {
     type Result = ();
 
     fn handle(&mut self, Commit { ticket, drafts }: Commit, _: &mut Self::Context) {
-        let (records, outcomes) = self.store.append(drafts, Instant::now());
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (records, outcomes) = self.store.append(drafts, Numbering::Next, now);
         if let Some(follower) = self.follower.committed.upgrade() {
             let trims = self.store.take_trims();
             follower.do_send(Committed { records, settles: Some(Settlement { ticket, outcomes }), trims });
         }
+    }
+}
+
+impl Handler<Align> for Keeper {
+    type Result = Result<Aligned, LogError>;
+
+    fn handle(&mut self, align: Align, _: &mut Self::Context) -> Self::Result {
+        let Role::Index { order, through, is_open } = &mut self.role else {
+            return Err(LogError::new("this log makes its own order"));
+        };
+        let is_anew = !align.is_continued_by(order.as_ref(), *through);
+        if is_anew {
+            self.store.begin_anew(align.start());
+            (*through, *is_open) = (align.start(), false);
+        }
+        let through = *through;
+        *order = Some(align.order);
+        self.store.drop_before(align.first);
+        self.tell_trims();
+        Ok(Aligned { through, is_anew })
+    }
+}
+
+impl Handler<Apply> for Keeper {
+    type Result = Result<Seq, LogError>;
+
+    fn handle(&mut self, Apply(stretches): Apply, _: &mut Self::Context) -> Self::Result {
+        let is_open = self.is_open();
+        for Stretch { first, through, time, ticket, drafts } in stretches {
+            let (records, outcomes) = self.store.append(drafts, Numbering::From(first), time);
+            if let Role::Index { through: up_to, .. } = &mut self.role {
+                *up_to = through;
+            }
+            let trims = self.store.take_trims();
+            let settles = ticket.map(|ticket| Settlement { ticket, outcomes });
+            let committed = Committed { records, settles, trims };
+            if is_open
+                && !committed.is_empty()
+                && let Some(follower) = self.follower.committed.upgrade()
+            {
+                follower.do_send(committed);
+            }
+        }
+        Ok(self.store.head())
+    }
+}
+
+impl Handler<Open> for Keeper {
+    type Result = Result<(), LogError>;
+
+    fn handle(&mut self, Open(lineage): Open, _: &mut Self::Context) -> Self::Result {
+        if let Role::Index { is_open, .. } = &mut self.role {
+            *is_open = true;
+        }
+        let by_interest =
+            |channel: &crate::Channel| matches!(self.retention.of(channel), Policy::Interest { .. });
+        let (head, held) = (self.store.head(), self.store.held(by_interest));
+        if let Some(follower) = self.follower.opened.upgrade() {
+            follower.do_send(Opened { lineage, head, held });
+        }
+        Ok(())
     }
 }
 

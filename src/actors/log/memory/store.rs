@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::dedup::Dedup;
-use crate::actors::log::{Outcome, Page, PageLimit, Sought, Trim};
+use crate::actors::log::{Numbering, Outcome, Page, PageLimit, Sought, Trim};
 use crate::channel::{Channel, Selector};
 use crate::cursor::Seq;
 use crate::interest::Interest;
@@ -36,6 +35,8 @@ pub(in crate::actors) struct Store {
     emptied: VecDeque<(Channel, Seq)>,
     /// Channels that nothing is known of may have lost events up to here.
     forgotten: Seq,
+    /// What is older goes, whatever its channel.
+    floor: Seq,
     /// The newest position that was removed from each channel, in order.
     trims: BTreeMap<Seq, Vec<Channel>>,
     dedup: Dedup,
@@ -73,26 +74,53 @@ impl Store {
             due: BTreeSet::new(),
             emptied: VecDeque::new(),
             forgotten: 0,
+            floor: 0,
             trims: BTreeMap::new(),
             dedup: Dedup::new(KNOWN_IDS),
             news: HashMap::new(),
         }
     }
 
+    /// An empty store of the same kind for an order of which everything up to `start` is gone.
+    pub(super) fn begin_anew(&mut self, start: Seq) {
+        let anew = Self::new(self.max_events, self.max_bytes, self.retention.clone());
+        *self = Self { head: start, forgotten: start, floor: start, ..anew };
+    }
+
+    pub(super) fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// The channels that have events, of those that `is_wanted` wants.
+    pub(super) fn held(&self, is_wanted: impl Fn(&Channel) -> bool) -> Vec<Channel> {
+        let held = self.channels.iter().filter(|(_, kept)| !kept.seqs.is_empty());
+        held.map(|(channel, _)| channel).filter(|channel| is_wanted(channel)).cloned().collect()
+    }
+
+    /// Lets go of everything before `first`, now and from now on.
+    pub(super) fn drop_before(&mut self, first: Seq) {
+        self.floor = self.floor.max(first);
+        while self.records.first_key_value().is_some_and(|(&seq, _)| seq < self.floor) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Appends events at a moment in milliseconds of the clock that ids are remembered by.
     pub(in crate::actors) fn append(
         &mut self,
         drafts: Vec<Draft>,
-        now: Instant,
+        numbering: Numbering,
+        now: u64,
     ) -> (Vec<Arc<Record>>, Vec<Outcome>) {
         let mut records = Vec::with_capacity(drafts.len());
         let mut outcomes = Vec::with_capacity(drafts.len());
-        for draft in drafts {
+        for (index, draft) in drafts.into_iter().enumerate() {
             let key = draft.publisher.clone().map(|publisher| (publisher, draft.id.clone()));
             if let Some(seq) = key.as_ref().and_then(|key| self.dedup.find(key, now)) {
                 outcomes.push(Outcome::Duplicate(seq));
                 continue;
             }
-            let record = self.append_one(draft);
+            let record = self.append_one(draft, numbering.place(index, self.head));
             if let Some(key) = key {
                 self.dedup.remember(key, self.head, now);
             }
@@ -111,9 +139,8 @@ impl Store {
         (records, outcomes)
     }
 
-    fn append_one(&mut self, draft: Draft) -> Arc<Record> {
-        self.head += 1;
-        let seq = self.head;
+    fn append_one(&mut self, draft: Draft, seq: Seq) -> Arc<Record> {
+        self.head = seq;
         let weight = draft.weight() as u64;
         let mut prev = None;
         for channel in draft.channels.iter() {
@@ -375,7 +402,7 @@ mod tests {
     fn store(max_events: usize, channels: &[&[&str]]) -> Store {
         let mut store = Store::new(max_events, u64::MAX, Retention::default());
         for names in channels {
-            store.append(vec![draft(names)], Instant::now());
+            store.append(vec![draft(names)], Numbering::Next, 0);
         }
         store
     }
@@ -388,7 +415,7 @@ mod tests {
     fn positions_and_prev_go_by_channel() {
         let mut store = store(10, &[]);
         let (records, outcomes) =
-            store.append(vec![draft(&["a"]), draft(&["b", "a"]), draft(&["a", "b"])], Instant::now());
+            store.append(vec![draft(&["a"]), draft(&["b", "a"]), draft(&["a", "b"])], Numbering::Next, 0);
         assert_eq!(outcomes, [Outcome::New(1), Outcome::New(2), Outcome::New(3)]);
         let prevs: Vec<_> = records.iter().map(|record| record.place.expect("stored").prev).collect();
         assert_eq!(prevs, [0, 0, 2]);
@@ -441,20 +468,42 @@ mod tests {
             draft.id = crate::EventId::new("o-7").expect("valid");
             draft
         };
-        let (records, outcomes) = store.append(vec![twice(), twice()], Instant::now());
+        let (records, outcomes) = store.append(vec![twice(), twice()], Numbering::Next, 0);
         assert_eq!((records.len(), outcomes), (1, vec![Outcome::New(2), Outcome::Duplicate(2)]));
-        assert_eq!(store.append(vec![twice()], Instant::now()).1, [Outcome::Duplicate(2)]);
+        assert_eq!(store.append(vec![twice()], Numbering::Next, 0).1, [Outcome::Duplicate(2)]);
     }
 
     #[test]
     fn what_is_kept_of_a_million_channels_is_bounded() {
         let mut store = store(10, &[]);
         for n in 0..EMPTY_CHANNELS * 2 {
-            store.append(vec![draft(&[&format!("c/{n}")])], Instant::now());
+            store.append(vec![draft(&[&format!("c/{n}")])], Numbering::Next, 0);
         }
         assert!(store.channels.len() <= EMPTY_CHANNELS + 10);
         // Whether a forgotten channel lost something is not known, so it is said.
         assert!(store.read(0, 5, &interest(&["c/7"]), ALL).trimmed.is_some());
         assert!(store.read(store.head - 10, store.head, &interest(&["c/7"]), ALL).trimmed.is_none());
+    }
+
+    #[test]
+    fn positions_that_are_given_are_taken_and_a_duplicate_leaves_its_own_free() {
+        let mut store = store(10, &[]);
+        let once = || {
+            let mut draft = draft(&["a"]);
+            draft.publisher = Some(Publisher::named("ada"));
+            draft.id = crate::EventId::new("o-7").expect("valid");
+            draft
+        };
+        let (records, outcomes) = store.append(vec![once(), once(), draft(&["a"])], Numbering::From(4096), 0);
+        assert_eq!(outcomes, [Outcome::New(4096), Outcome::Duplicate(4096), Outcome::New(4098)]);
+        let places: Vec<_> = records.iter().map(|record| record.place.expect("stored")).collect();
+        assert_eq!((places[1].seq, places[1].prev), (4098, 4096));
+        store.append(vec![draft(&["b"])], Numbering::From(8192), 0);
+        store.drop_before(8192);
+        assert_eq!(seqs(&store.read(0, 9000, &interest(&["*"]), ALL)), [8192]);
+        assert_eq!(store.read(4096, 9000, &interest(&["a"]), ALL).trimmed, Some(4098));
+        store.begin_anew(99_999);
+        let page = store.read(5, 99_999, &interest(&["a"]), ALL);
+        assert_eq!((page.records.len(), page.trimmed, store.head()), (0, Some(99_999), 99_999));
     }
 }

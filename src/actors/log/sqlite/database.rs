@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::actors::log::{Outcome, Trim};
+use crate::actors::log::index::{Align, Aligned};
+use crate::actors::log::{Numbering, Outcome, Trim, WINDOW};
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Name, Seq};
 use crate::identity::Publisher;
 use crate::record::{Draft, Record};
 use crate::retention::Retention;
 
-/// How long published ids are remembered.
-pub(super) const WINDOW: Duration = Duration::from_secs(120);
 /// Channels whose rows are held in memory.
 const CACHED_CHANNELS: usize = 65_536;
 /// How often channels without events are counted while they are few, in milliseconds: to count is to look at every one.
@@ -23,6 +21,8 @@ const COUNT_EVERY: i64 = 10_000;
 pub(super) const STEP: u64 = 256;
 /// Payloads up to this many bytes stand in the placement itself.
 const SMALL: usize = 1024;
+/// How many published ids are remembered.
+pub(super) const KNOWN_IDS: i64 = 1_000_000;
 /// Terms that are remembered.
 const TERMS: i64 = 1000;
 
@@ -35,6 +35,20 @@ pub(super) struct Database {
     channels: HashMap<Channel, Row>,
     /// When there were not too many channels without events, in milliseconds.
     few_empty: i64,
+    /// What is older goes, whatever its channel.
+    floor: Seq,
+    /// Of an index: the newest moment of its order, which ids are remembered by.
+    order_clock: Option<i64>,
+}
+
+/// Events to append in one go.
+pub(super) struct Batch {
+    pub(super) drafts: Vec<Draft>,
+    pub(super) numbering: Numbering,
+    /// When, in milliseconds of the clock that ids are remembered by.
+    pub(super) now: i64,
+    /// Of an index: everything up to here is known with it.
+    pub(super) through: Option<Seq>,
 }
 
 /// A row of `channels`.
@@ -48,7 +62,7 @@ pub(super) struct Row {
     pub(super) due: Option<i64>,
 }
 
-/// What a transaction did.
+/// What became of a batch. What was removed in its transaction stands with the last.
 pub(super) struct Appended {
     pub(super) records: Vec<Arc<Record>>,
     pub(super) outcomes: Vec<Outcome>,
@@ -59,8 +73,9 @@ impl Database {
     pub(super) fn new(connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
         let head = meta(&connection, "head")?;
         let bytes = meta(&connection, "bytes")?;
+        let channels = HashMap::new();
         let mut database =
-            Self { connection, retention, head, bytes, channels: HashMap::new(), few_empty: 0 };
+            Self { connection, retention, head, bytes, channels, few_empty: 0, floor: 0, order_clock: None };
         database.adopt_retention()?;
         Ok(database)
     }
@@ -72,10 +87,7 @@ impl Database {
     /// Begins a term of the writer, with the next position as its first.
     pub(super) fn begin_term(&mut self) -> rusqlite::Result<Lineage> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let log: Option<String> = transaction
-            .query_row("SELECT value FROM meta WHERE key = 'log'", [], |row| row.get(0))
-            .optional()?;
-        let log = match log {
+        let log = match text(&transaction, "log")? {
             Some(log) => Name::restore(log),
             None => {
                 let log = Name::mint();
@@ -96,6 +108,52 @@ impl Database {
             .execute("DELETE FROM terms WHERE place <= (SELECT max(place) FROM terms) - ?", [TERMS])?;
         transaction.commit()?;
         Ok(Lineage::new(log, earlier, term, self.head + 1))
+    }
+
+    /// Whether the file may be used as a log of its own, or as an index: an empty one may be either.
+    pub(super) fn is_fit(&self, is_index: bool) -> rusqlite::Result<bool> {
+        let other = if is_index { "log" } else { "order" };
+        Ok(text(&self.connection, other)?.is_none())
+    }
+
+    /// Goes by the clock of an order from now on, from where it was last.
+    pub(super) fn follow_order(&mut self) -> rusqlite::Result<()> {
+        let newest: Option<i64> =
+            self.connection.query_row("SELECT max(time) FROM ids", [], |row| row.get(0))?;
+        self.order_clock = Some(newest.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Holds the index against its order, and throws it away if it is of another or has missed something.
+    pub(super) fn align(&mut self, align: &Align) -> rusqlite::Result<Aligned> {
+        let order = text(&self.connection, "order")?.map(Name::restore);
+        let through = number(&self.connection, "through")?.unwrap_or(0);
+        let is_anew = !align.is_continued_by(order.as_ref(), through);
+        if is_anew {
+            self.begin_anew(align)?;
+        }
+        self.floor = self.floor.max(align.first);
+        Ok(Aligned { through: if is_anew { align.start() } else { through }, is_anew })
+    }
+
+    fn begin_anew(&mut self, align: &Align) -> rusqlite::Result<()> {
+        let start = align.start();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(
+            "DELETE FROM placements; DELETE FROM events; DELETE FROM channels; DELETE FROM ids;",
+        )?;
+        {
+            let mut set = transaction.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?;
+            set.execute(params!["order", align.order.as_str()])?;
+            set.execute(params!["bytes", 0])?;
+            for key in ["head", "through", "forgotten"] {
+                set.execute(params![key, start])?;
+            }
+        }
+        transaction.commit()?;
+        self.channels.clear();
+        (self.head, self.bytes, self.floor, self.order_clock) = (start, 0, start, Some(0));
+        Ok(())
     }
 
     /// The channels that have events, of those that `is_wanted` wants.
@@ -135,22 +193,40 @@ impl Database {
     }
 
     /// Appends events in one transaction, and removes what is over the bounds of their channels by it.
-    pub(super) fn append(&mut self, drafts: Vec<Draft>, now: i64) -> rusqlite::Result<Appended> {
+    pub(super) fn append(&mut self, batches: Vec<Batch>) -> rusqlite::Result<Vec<Appended>> {
+        let order_clock = batches.iter().filter(|batch| batch.through.is_some()).map(|batch| batch.now).max();
+        let through = batches.last().and_then(|batch| batch.through);
         let mut pass = Pass::begin(self)?;
-        let mut records = Vec::with_capacity(drafts.len());
-        let mut outcomes = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            if let Some(seq) = pass.known(&draft, now)? {
-                outcomes.push(Outcome::Duplicate(seq));
-                continue;
+        let mut appended = Vec::with_capacity(batches.len());
+        let mut count = 0;
+        for Batch { drafts, numbering, now, .. } in batches {
+            let mut records = Vec::with_capacity(drafts.len());
+            let mut outcomes = Vec::with_capacity(drafts.len());
+            for (index, draft) in drafts.into_iter().enumerate() {
+                if let Some(seq) = pass.known(&draft, now)? {
+                    outcomes.push(Outcome::Duplicate(seq));
+                    continue;
+                }
+                let record = pass.insert(draft, numbering.place(index, pass.head), now)?;
+                outcomes.push(Outcome::New(pass.head));
+                records.push(Arc::new(record));
             }
-            let record = pass.insert(draft, now)?;
-            outcomes.push(Outcome::New(pass.head));
-            records.push(Arc::new(record));
+            count += records.len() as u64;
+            appended.push(Appended { records, outcomes, trims: Vec::new() });
         }
-        pass.trim_touched(2 * records.len() as u64 + STEP)?;
+        pass.trim_touched(2 * count + STEP)?;
+        if let Some(through) = through {
+            let mut set = pass
+                .transaction
+                .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('through', ?)")?;
+            set.execute([through])?;
+        }
         let trims = pass.commit()?;
-        Ok(Appended { records, outcomes, trims })
+        if let Some(last) = appended.last_mut() {
+            last.trims = trims;
+        }
+        self.order_clock = self.order_clock.max(order_clock);
+        Ok(appended)
     }
 
     /// Removes some of what is too old or too much. Returns what, and nothing if there is no more to do at once.
@@ -161,12 +237,16 @@ impl Database {
                 .prepare_cached("SELECT name FROM channels WHERE due <= ? ORDER BY due LIMIT 16")?;
             statement.query_map([now], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
         };
+        // An index that is being filled goes through hours in seconds: its ids grow old by the order's clock.
+        let moment = self.order_clock.unwrap_or(now);
         let stale: i64 = self.connection.query_row(
             "SELECT count(*) FROM (SELECT 1 FROM ids WHERE time <= ? LIMIT 1)",
-            [now - WINDOW.as_millis() as i64],
+            [moment - WINDOW.as_millis() as i64],
             |row| row.get(0),
         )?;
-        let is_large = self.bytes > self.retention.log_bytes();
+        let oldest: Option<Seq> =
+            self.connection.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
+        let is_large = self.bytes > self.retention.log_bytes() || oldest.is_some_and(|seq| seq < self.floor);
         if due.is_empty() && stale == 0 && !is_large {
             return Ok(None);
         }
@@ -176,7 +256,7 @@ impl Database {
             pass.trim_due(&Channel::restore(name), now)?;
         }
         pass.trim_log(STEP)?;
-        pass.forget_ids(now)?;
+        pass.forget_ids(moment)?;
         let is_enough = (now - few_empty).abs() < COUNT_EVERY || !pass.forget_channels()?;
         let trims = pass.commit()?;
         if is_enough && (now - few_empty).abs() >= COUNT_EVERY {
@@ -215,6 +295,14 @@ fn meta(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
     connection.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0))
 }
 
+fn text(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    connection.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0)).optional()
+}
+
+fn number(connection: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
+    connection.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0)).optional()
+}
+
 pub(super) fn due(retention: &Retention, channel: &Channel, oldest: Option<i64>) -> Option<i64> {
     let age = retention.limits(channel).max_age?;
     Some(oldest?.saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
@@ -237,11 +325,12 @@ pub(super) struct Pass<'a> {
     pub(super) database_bytes: &'a mut u64,
     pub(super) head: Seq,
     pub(super) bytes: u64,
+    pub(super) floor: Seq,
 }
 
 impl<'a> Pass<'a> {
     fn begin(database: &'a mut Database) -> rusqlite::Result<Self> {
-        let (head, bytes) = (database.head, database.bytes);
+        let (head, bytes, floor) = (database.head, database.bytes, database.floor);
         Ok(Self {
             transaction: database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
             retention: &database.retention,
@@ -252,6 +341,7 @@ impl<'a> Pass<'a> {
             database_bytes: &mut database.bytes,
             head,
             bytes,
+            floor,
         })
     }
 
@@ -282,14 +372,16 @@ impl<'a> Pass<'a> {
     fn known(&self, draft: &Draft, now: i64) -> rusqlite::Result<Option<Seq>> {
         let Some(by) = &draft.publisher else { return Ok(None) };
         let since = now - WINDOW.as_millis() as i64;
-        let mut find = self
-            .transaction
-            .prepare_cached("SELECT seq FROM ids WHERE publisher = ? AND id = ? AND time > ?")?;
-        find.query_row(params![publisher(by), draft.id.as_str(), since], |row| row.get(0)).optional()
+        // Those beyond the bound count as forgotten, whether or not they have been removed yet.
+        let mut find = self.transaction.prepare_cached(
+            "SELECT seq FROM ids WHERE publisher = ? AND id = ? AND time > ?
+                AND place > (SELECT max(place) FROM ids) - ?",
+        )?;
+        find.query_row(params![publisher(by), draft.id.as_str(), since, KNOWN_IDS], |row| row.get(0))
+            .optional()
     }
 
-    fn insert(&mut self, draft: Draft, now: i64) -> rusqlite::Result<Record> {
-        let seq = self.head + 1;
+    fn insert(&mut self, draft: Draft, seq: Seq, now: i64) -> rusqlite::Result<Record> {
         let weight = draft.weight() as u64;
         let mut prev = None;
         let mut keys = Vec::with_capacity(draft.channels.len());

@@ -47,6 +47,15 @@ impl Failure {
         Self { path: path.into(), what, remedy: "end that process, or name another file" }
     }
 
+    pub(super) fn misfit(path: &Path, is_index: bool) -> Self {
+        let (what, remedy) = if is_index {
+            ("the file is a log of its own", "name another file for the index, or move this one away")
+        } else {
+            ("the file is the index of a shared order", "name the order as well, or another file for the log")
+        };
+        Self { path: path.into(), what: what.into(), remedy }
+    }
+
     pub(super) fn panicked(path: &Path) -> Self {
         let what = "a thread of the log panicked".into();
         Self { path: path.into(), what, remedy: "restart, and report it with the log of the program" }

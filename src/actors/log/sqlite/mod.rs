@@ -19,8 +19,10 @@ use tokio::sync::oneshot;
 
 use self::error::Failure;
 use self::reader::{ReadJob, Readers};
-use self::writer::{Jobs, Writer};
+use self::writer::{Job, Jobs, Writer};
+use super::index::{Align, Aligned, Apply, Index, IndexHandle, Open};
 use super::{Commit, CommitFailed, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Sought};
+use crate::cursor::Seq;
 use crate::error::LogError;
 
 /// What an acknowledged event survives.
@@ -35,7 +37,7 @@ pub enum Durability {
 
 /// A log in a SQLite file. Events survive a restart, and clients resume over it.
 ///
-/// The file belongs to one process at a time. Beside it are its write-ahead log (`-wal`, `-shm`) and a lock
+/// The file belongs to one process at a time, and is a log of its own or the index of a shared order, never both. Beside it are its write-ahead log (`-wal`, `-shm`) and a lock
 /// (`.lock`); a copy of the file alone is a backup only while nobody has it open.
 ///
 /// ```
@@ -99,21 +101,52 @@ fn lock(path: &Path) -> Result<File, LogError> {
 
 impl Log for SqliteLog {
     fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
-        let Self { path, connection, lock, durability } = *self;
-        let readers = Readers::start(&path, READERS).map_err(|error| Failure::new(&path, &error))?;
-        let LogSetup { follower, retention } = setup;
-        let (writer, opened) =
-            Writer::start(&path, connection, lock, durability, &retention, follower.clone())?;
-        if let Some(broker) = follower.opened.upgrade() {
-            broker.do_send(Opened { lineage: opened.lineage, head: opened.head, held: opened.held });
+        let follower = setup.follower.clone();
+        let (front, opened) = self.start_threads(setup, false)?;
+        if let Some(broker) = follower.opened.upgrade()
+            && let Some(opened) = opened
+        {
+            broker.do_send(opened);
         }
-        let front = Front { writer, readers, failed: follower.failed }.start();
+        let front = front.start();
         Ok(LogHandle {
             commit: front.clone().recipient(),
             read: front.clone().recipient(),
             seek: front.clone().recipient(),
             forget: front.recipient(),
+            commit_bytes: None,
+            relay: None,
         })
+    }
+}
+
+impl Index for SqliteLog {
+    fn follow(self: Box<Self>, setup: LogSetup) -> Result<IndexHandle, LogError> {
+        let (front, _) = self.start_threads(setup, true)?;
+        let front = front.start();
+        Ok(IndexHandle {
+            align: front.clone().recipient(),
+            apply: front.clone().recipient(),
+            open: front.clone().recipient(),
+            read: front.clone().recipient(),
+            seek: front.clone().recipient(),
+            forget: front.recipient(),
+        })
+    }
+}
+
+impl SqliteLog {
+    fn start_threads(
+        self: Box<Self>,
+        LogSetup { follower, retention }: LogSetup,
+        is_index: bool,
+    ) -> Result<(Front, Option<Opened>), LogError> {
+        let Self { path, connection, lock, durability } = *self;
+        let readers = Readers::start(&path, READERS).map_err(|error| Failure::new(&path, &error))?;
+        let failed = follower.failed.clone();
+        let (writer, opened) =
+            Writer::start(&path, connection, lock, durability, &retention, follower, is_index)?;
+        Ok((Front { writer, readers, failed }, opened))
     }
 }
 
@@ -134,11 +167,52 @@ impl Handler<Commit> for Front {
     fn handle(&mut self, commit: Commit, _: &mut Self::Context) {
         let ticket = commit.ticket;
         // One commit is under way at a time, so there is always room unless the writer is gone.
-        if self.writer.commits.try_send(commit).is_err()
+        if self.writer.jobs.try_send(Job::Commit(commit)).is_err()
             && let Some(broker) = self.failed.upgrade()
         {
             broker.do_send(CommitFailed { ticket, error: LogError::new("the log's writer is gone") });
         }
+    }
+}
+
+impl Front {
+    /// Gives the writer a job of an index, and comes back with its answer.
+    fn ask<T: 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, LogError>>) -> Job,
+    ) -> ResponseFuture<Result<T, LogError>> {
+        let (reply, answer) = oneshot::channel();
+        // The order waits for each answer before it asks again.
+        let sent = self.writer.jobs.try_send(job(reply));
+        Box::pin(async move {
+            let gone = || LogError::new("the log's writer is gone");
+            sent.map_err(|_| gone())?;
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
+    }
+}
+
+impl Handler<Align> for Front {
+    type Result = ResponseFuture<Result<Aligned, LogError>>;
+
+    fn handle(&mut self, align: Align, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Align(align, reply))
+    }
+}
+
+impl Handler<Apply> for Front {
+    type Result = ResponseFuture<Result<Seq, LogError>>;
+
+    fn handle(&mut self, apply: Apply, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Apply(apply, reply))
+    }
+}
+
+impl Handler<Open> for Front {
+    type Result = ResponseFuture<Result<(), LogError>>;
+
+    fn handle(&mut self, open: Open, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Open(open, reply))
     }
 }
 

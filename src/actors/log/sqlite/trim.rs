@@ -2,15 +2,14 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::database::{Pass, Row, STEP, WINDOW, due};
-use crate::actors::log::COMMIT_EVENTS;
+use super::database::{KNOWN_IDS, Pass, Row, STEP, due};
+use crate::actors::log::{COMMIT_EVENTS, WINDOW};
 use crate::channel::Channel;
 use crate::cursor::Seq;
 
-/// How many published ids are remembered.
-const KNOWN_IDS: i64 = 1_000_000;
 /// Channels without an event that are remembered.
 const EMPTY_CHANNELS: i64 = 65_536;
+
 impl Pass<'_> {
     /// Holds the channels that were appended to, and the whole log, to their bounds; removes at most `most`.
     pub(super) fn trim_touched(&mut self, most: u64) -> rusqlite::Result<()> {
@@ -38,21 +37,23 @@ impl Pass<'_> {
         Ok(limits.excess(row.events, row.bytes, weights))
     }
 
-    /// Removes the oldest events while the whole log is too large.
+    /// Removes the oldest events while the whole log is too large, or reaches back too far.
     pub(super) fn trim_log(&mut self, most: u64) -> rusqlite::Result<()> {
         for _ in 0..most.min(COMMIT_EVENTS as u64 * 3) {
-            if self.bytes <= self.retention.log_bytes() {
+            if self.bytes <= self.retention.log_bytes() && self.floor == 0 {
                 return Ok(());
             }
             let mut first =
-                self.transaction.prepare_cached("SELECT channels FROM events ORDER BY seq LIMIT 1")?;
-            let names: Option<String> = first.query_row([], |row| row.get(0)).optional()?;
+                self.transaction.prepare_cached("SELECT seq, channels FROM events ORDER BY seq LIMIT 1")?;
+            let oldest = first
+                .query_row([], |row| Ok((row.get::<_, Seq>(0)?, row.get::<_, String>(1)?)))
+                .optional()?;
             drop(first);
-            let Some(names) = names else { return Ok(()) };
+            let Some((seq, names)) = oldest else { return Ok(()) };
+            if self.bytes <= self.retention.log_bytes() && seq >= self.floor {
+                return Ok(());
+            }
             // The oldest event of all is the oldest of each channel that still has it.
-            let mut oldest = self.transaction.prepare_cached("SELECT min(seq) FROM events")?;
-            let seq: Seq = oldest.query_row([], |row| row.get(0))?;
-            drop(oldest);
             for name in names.split('\n') {
                 let channel = Channel::restore(name);
                 if let Some(row) = self.row(&channel)?
