@@ -37,6 +37,8 @@ pub mod testing;
 
 #[cfg(feature = "sqlite")]
 pub use actors::log::{Durability, SqliteLog};
+#[cfg(feature = "nats")]
+pub use actors::log::{NatsIndex, NatsLog};
 pub use actors::{
     Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
     Log, Members, MemoryLog, Presence, Receipt, Sessions, Stats, Unbind, log,

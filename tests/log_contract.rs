@@ -1,10 +1,14 @@
-//! Both logs keep the promises of the role.
+//! All logs keep the promises of the role.
+
+mod support;
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fanfare::testing::log_contract;
-use fanfare::{Durability, Log, MemoryLog, SqliteLog};
+use fanfare::{Durability, Log, MemoryLog, NatsIndex, NatsLog, SqliteLog};
+use support::nats::NatsServer;
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -48,6 +52,44 @@ async fn the_durable_log_keeps_its_promises() {
 async fn the_durable_log_keeps_them_over_a_restart() {
     for durability in [Durability::Process, Durability::Full] {
         let folder = Folder::new(&format!("reopen-{durability:?}"));
-        log_contract::check_reopen(|| folder.open("log.db", durability)).await;
+        log_contract::check_reopen_in_terms(|| folder.open("log.db", durability)).await;
     }
+}
+
+/// A log whose order is a stream of its own.
+fn shared(server: &NatsServer, stream: &str, index: impl Into<NatsIndex>) -> Box<dyn Log> {
+    let log = NatsLog::new(&server.url()).expect("a URL").stream(stream).expect("a name");
+    Box::new(log.keep(Duration::from_secs(3600), 16 << 20, 1).index(index))
+}
+
+#[actix_web::test]
+async fn the_shared_log_keeps_its_promises_with_an_index_in_memory() {
+    let (server, count) = (NatsServer::start(), Cell::new(0));
+    log_contract::check(|| {
+        count.set(count.get() + 1);
+        shared(&server, &format!("memory-{}", count.get()), MemoryLog::default())
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn the_shared_log_keeps_its_promises_with_an_index_in_a_file() {
+    let (server, folder, count) = (NatsServer::start(), Folder::new("shared"), Cell::new(0));
+    log_contract::check(|| {
+        count.set(count.get() + 1);
+        let index = SqliteLog::open(folder.0.join(format!("{}.db", count.get()))).expect("it opens");
+        shared(&server, &format!("file-{}", count.get()), index)
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn the_shared_log_keeps_them_over_a_restart() {
+    let (server, folder) = (NatsServer::start(), Folder::new("shared-reopen"));
+    log_contract::check_reopen(|| {
+        shared(&server, "file", SqliteLog::open(folder.0.join("index.db")).expect("it opens"))
+    })
+    .await;
+    // One in memory is filled from the stream.
+    log_contract::check_reopen(|| shared(&server, "memory", MemoryLog::default())).await;
 }

@@ -564,7 +564,7 @@ mod tests {
             expires: None,
             verdict: None,
         };
-        let (addr, sink) = Session::start_here(settings, handle.clone(), broker);
+        let (addr, sink) = Session::start_here(settings, handle, broker);
         let mut floor = Floor::new();
         floor.enter(client, session, Subscription::default(), Encoding::Ws, sink.clone(), addr);
         floor.seat(client, 0);

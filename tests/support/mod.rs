@@ -5,6 +5,7 @@
 pub mod bad_log;
 pub mod http;
 pub mod hub;
+pub mod nats;
 pub mod sse;
 pub mod token;
 pub mod ws;

@@ -32,14 +32,14 @@ impl Numbering {
 }
 
 /// A store that can be the index of an order.
-#[allow(dead_code, reason = "nothing makes an order yet")]
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
 pub(super) trait Index: Send + 'static {
     /// Starts it. It says nothing to the follower before it is told to [`Open`].
     fn follow(self: Box<Self>, setup: LogSetup) -> Result<IndexHandle, LogError>;
 }
 
 /// What an index is asked by.
-#[allow(dead_code, reason = "nothing makes an order yet")]
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
 #[derive(Clone)]
 pub(super) struct IndexHandle {
     pub(super) align: Recipient<Align>,
@@ -76,7 +76,7 @@ impl Align {
 }
 
 /// Where an index stands.
-#[allow(dead_code, reason = "nothing makes an order yet")]
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Aligned {
     /// It has everything up to here.

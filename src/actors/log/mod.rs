@@ -13,6 +13,8 @@
 
 mod index;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -26,6 +28,8 @@ pub(super) use self::index::Numbering;
 pub use self::memory::MemoryLog;
 #[cfg(test)]
 pub(super) use self::memory::Store;
+#[cfg(feature = "nats")]
+pub use self::nats::{NatsIndex, NatsLog};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{Durability, SqliteLog};
 use crate::channel::Channel;

@@ -1,0 +1,226 @@
+//! A batch of events as the bytes of one message. Pure.
+//!
+//! Whatever comes in on the subject is read with care: a message that is no batch is passed over, and what breaks a rule
+//! of an event's values is no batch.
+
+use bytes::Bytes;
+
+use crate::channel::Channel;
+use crate::event::{Attributes, EventId, EventName, Payload};
+use crate::identity::Publisher;
+use crate::record::Draft;
+
+/// The form that these bytes have; a later one has another number.
+const FORM: u8 = 1;
+
+const HAS_PUBLISHER: u8 = 1;
+const IS_HUB: u8 = 2;
+const HAS_NAME: u8 = 4;
+const IS_JSON: u8 = 8;
+
+/// Lengths and numbers are little-endian; a text is its length and its bytes. What an event takes beside its texts is
+/// less than [`Draft::weight`] has for it, so that a bound in weight is one in bytes.
+pub(super) fn encode(drafts: &[Draft]) -> Bytes {
+    let weight: usize = drafts.iter().map(Draft::weight).sum();
+    let mut out = Vec::with_capacity(weight);
+    out.push(FORM);
+    number(&mut out, drafts.len());
+    for draft in drafts {
+        let publisher = draft.publisher.as_ref();
+        let named = publisher.and_then(Publisher::name);
+        let name = draft.name.explicit();
+        let flags = [
+            (publisher.is_some(), HAS_PUBLISHER),
+            (publisher.is_some() && named.is_none(), IS_HUB),
+            (name.is_some(), HAS_NAME),
+            (draft.payload.is_json(), IS_JSON),
+        ];
+        out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
+        out.extend_from_slice(&draft.time.to_le_bytes());
+        text(&mut out, draft.id.as_str());
+        if let Some(named) = named {
+            text(&mut out, named);
+        }
+        if let Some(name) = name {
+            text(&mut out, name);
+        }
+        number(&mut out, draft.channels.len());
+        draft.channels.iter().for_each(|channel| text(&mut out, channel.as_str()));
+        number(&mut out, draft.attributes.len());
+        for (key, value) in draft.attributes.iter() {
+            text(&mut out, key);
+            text(&mut out, value);
+        }
+        text(&mut out, draft.payload.as_str());
+    }
+    out.into()
+}
+
+/// The events of a message; nothing if it is no batch.
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Draft>> {
+    let mut rest = Rest(bytes);
+    if rest.byte()? != FORM {
+        return None;
+    }
+    let count = rest.number()?;
+    if count > super::super::COMMIT_EVENTS {
+        return None;
+    }
+    let drafts = (0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?;
+    rest.0.is_empty().then_some(drafts)
+}
+
+fn number(out: &mut Vec<u8>, number: usize) {
+    out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    number(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What is still to be read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        let bytes = self.take(4)?.first_chunk().copied()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = self.number()?;
+        std::str::from_utf8(self.take(length)?).ok()
+    }
+
+    fn draft(&mut self) -> Option<Draft> {
+        let flags = self.byte()?;
+        let time = u64::from_le_bytes(self.take(8)?.first_chunk().copied()?);
+        let id = EventId::new(self.text()?).ok()?;
+        let publisher = match (flags & HAS_PUBLISHER != 0, flags & IS_HUB != 0) {
+            (false, _) => None,
+            (true, true) => Some(Publisher::HUB),
+            (true, false) => Some(Publisher::named(self.text()?)),
+        };
+        let name = match flags & HAS_NAME != 0 {
+            true => EventName::new(self.text()?).ok()?,
+            false => EventName::MESSAGE,
+        };
+        let count = self.number()?;
+        let channels = (0..count).map(|_| self.channel()).collect::<Option<Vec<_>>>()?;
+        let mut attributes = Attributes::default();
+        for _ in 0..self.number()? {
+            attributes.insert(self.text()?.into(), self.text()?.into()).ok()?;
+        }
+        let payload = Payload::restore(self.text()?.into(), flags & IS_JSON != 0);
+        Some(Draft { id, publisher, channels: channels.into(), name, payload, attributes, time })
+    }
+
+    fn channel(&mut self) -> Option<Channel> {
+        let name = self.text()?;
+        if name == Channel::everyone().as_str() {
+            return Some(Channel::everyone());
+        }
+        match name.strip_prefix("$session/") {
+            Some(session) => Some(Channel::inbox(session.parse().ok()?)),
+            None => Channel::new(name).ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::identity::SessionId;
+
+    fn drafts() -> Vec<Draft> {
+        let channels = |names: &[&str]| -> std::sync::Arc<[Channel]> {
+            names.iter().map(|name| Channel::new(name).expect("valid")).collect()
+        };
+        let plain = Event::text("message", "a\nb\0ü").expect("valid");
+        let full = Event::json("created", &serde_json::json!({"a": [1, "x"]})).expect("valid");
+        let full = full.attribute("k", "v").expect("valid").attribute("l", "").expect("valid");
+        let full = full.id(EventId::new("o-7").expect("valid"));
+        let session = SessionId::mint();
+        vec![
+            Draft::new(plain.clone(), channels(&["a.b"]), Publisher::HUB, 1),
+            Draft::new(full.clone(), channels(&["ü x/>", "b"]), Publisher::named("ada"), u64::MAX),
+            Draft::new(full, [Channel::everyone()].into(), Publisher::HUB, 0),
+            Draft::new(plain.clone(), [Channel::inbox(session)].into(), Publisher::HUB, 2),
+            Draft::new(plain, [].into(), Publisher::HUB, 3),
+        ]
+    }
+
+    #[test]
+    fn a_batch_reads_back() {
+        let bytes = encode(&drafts());
+        let read = decode(&bytes).expect("a batch");
+        let all = |drafts: &[Draft]| drafts.iter().map(|draft| format!("{draft:?}")).collect::<Vec<_>>();
+        let written = drafts();
+        // Two are minted anew each time.
+        let without_ids = |drafts: &[Draft]| {
+            let same = |draft: &Draft| Draft { id: EventId::new("x").expect("valid"), ..draft.clone() };
+            all(&drafts.iter().map(same).collect::<Vec<_>>())
+        };
+        assert_eq!(without_ids(&read)[..3], without_ids(&written)[..3]);
+        assert_eq!(read[1].id.as_str(), "o-7");
+        assert_eq!((read.len(), read[4].channels.len()), (5, 0));
+        assert!(bytes.len() < written.iter().map(Draft::weight).sum());
+    }
+
+    #[test]
+    fn the_largest_head_is_within_its_weight() {
+        let mut event =
+            Event::text("n".repeat(64), "").expect("valid").id(EventId::new("i".repeat(64)).expect("valid"));
+        for n in 0..16 {
+            event = event.attribute(format!("{n:064}"), "v".repeat(256)).expect("valid");
+        }
+        let channel = Channel::new("c".repeat(255)).expect("valid");
+        let draft = Draft::new(event, [channel].into(), Publisher::named("p".repeat(100)), 0);
+        assert!(encode(std::slice::from_ref(&draft)).len() <= draft.weight());
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_no_batch() {
+        let bytes = encode(&drafts());
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_none(), "cut at {cut}");
+        }
+        assert!(decode(&[&bytes[..], b"x"].concat()).is_none());
+        let with = |draft: Draft| decode(&encode(&[draft]));
+        let good = drafts().remove(0);
+        assert!(with(good.clone()).is_some());
+        for name in ["a\nb", "$else", "$session/x", "", "a//b"] {
+            let channels = [Channel::restore(name)].into();
+            assert!(with(Draft { channels, ..good.clone() }).is_none(), "{name:?}");
+        }
+        assert!(with(Draft { name: EventName::restore(Some("$gap")), ..good.clone() }).is_none());
+        assert!(with(Draft { id: EventId::restore("a\nb"), ..good }).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<usize>(), byte: u8) {
+            let _ = decode(&bytes);
+            bytes.insert(0, FORM);
+            let _ = decode(&bytes);
+            let mut good = encode(&drafts()).to_vec();
+            let at = at % good.len();
+            good[at] = byte;
+            let _ = decode(&good);
+        }
+    }
+}

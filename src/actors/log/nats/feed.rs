@@ -1,0 +1,191 @@
+//! The whole stream, in order, each message once: an ordered pull consumer, made by hand.
+//!
+//! All that decides what comes next is the newest message that the index has. On any trouble the consumer is thrown away
+//! and made again behind that message, under the same name, so that a node has one at most; and whatever is not the next
+//! delivery of that consumer is trouble.
+
+use std::time::{Duration, Instant};
+
+use actix::WeakAddr;
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use futures_util::{FutureExt, StreamExt};
+
+use super::batch;
+use super::extent::Extent;
+use super::failure::Failure;
+use super::front::{AlignTo, Fed, Feeding, Front, Message};
+use super::link::{Link, pause};
+use crate::error::LogError;
+
+/// Messages that are asked for at a time.
+const BATCH: usize = 256;
+/// The server says as often that it is still there; twice nothing is trouble.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const EXPIRES: Duration = Duration::from_secs(5);
+/// The server lets go of a consumer that nobody has asked for so long.
+const INACTIVE: Duration = Duration::from_secs(30);
+/// How often it is looked at what the stream still has.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// As much as is handed on in one go.
+const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_EVENTS: usize = 4096;
+/// A feed that ran for so long was no failure.
+const FAIR_RUN: Duration = Duration::from_secs(10);
+
+/// Feeds the front until it is gone. `node` is a name of this node's own.
+pub(super) async fn run(link: Link, node: String, front: WeakAddr<Front>) {
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let end = feed(&link, &node, &front).await;
+        let Some(front) = front.upgrade() else { return };
+        front.do_send(Feeding(false));
+        drop(front);
+        let why = match end {
+            End::Gone => return,
+            End::Trouble(why) => why,
+        };
+        failures = if began.elapsed() >= FAIR_RUN { 0 } else { failures + 1 };
+        tracing::warn!("{why}");
+        actix::clock::sleep(pause(failures)).await;
+    }
+}
+
+enum End {
+    /// Nobody is there to be fed.
+    Gone,
+    Trouble(String),
+}
+
+impl<E: std::error::Error> From<E> for End {
+    fn from(error: E) -> Self {
+        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        Self::Trouble(format!("{error}{source}"))
+    }
+}
+
+/// Feeds until something is wrong.
+async fn feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> End {
+    match try_feed(link, node, front).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<std::convert::Infallible, End> {
+    let mut connections = link.connections.clone();
+    connections.mark_unchanged();
+    let extent = Extent::of(&link.stream().await?);
+    let mut last = ask(front, AlignTo(extent.clone())).await?;
+    let consumer = consumer(link, node, last).await?;
+    let messages = consumer
+        .stream()
+        .max_messages_per_batch(BATCH)
+        .expires(EXPIRES)
+        .heartbeat(HEARTBEAT)
+        .messages()
+        .await;
+    let mut messages = messages.map_err(|error| Failure::broken(error))?;
+    ask(front, Feeding(true)).await?;
+    let mut delivery = 0;
+    let mut look = actix::clock::interval_at(actix::clock::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    loop {
+        let next = tokio::select! {
+            next = messages.next() => next,
+            // What the old connection still owed may never come, and be missed only when a heartbeat is.
+            _ = connections.changed() => return Err(Failure::broken("there is a new connection").into()),
+            _ = look.tick() => {
+                let now = Extent::of(&link.stream().await?);
+                if now.log != extent.log || now.last < last {
+                    return Err(Failure::broken("the stream is another, or has lost its end").into());
+                }
+                ask(front, AlignTo(now)).await?;
+                continue;
+            }
+        };
+        let (mut chunk, mut bytes, mut events, mut trouble) = (Vec::new(), 0, 0, None);
+        let mut next = Some(next);
+        while let Some(item) = next {
+            let item =
+                item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
+            match item.and_then(|message| read(message, &mut delivery)) {
+                Ok((message, size)) => {
+                    (bytes, events) = (bytes + size, events + message.drafts.len());
+                    last = last.max(message.sequence);
+                    chunk.push(message);
+                }
+                Err(why) => {
+                    trouble = Some(why);
+                    break;
+                }
+            }
+            let is_full = bytes >= CHUNK_BYTES || events >= CHUNK_EVENTS;
+            next = if is_full { None } else { messages.next().now_or_never() };
+        }
+        if !chunk.is_empty() {
+            ask(front, Fed(chunk)).await?;
+        }
+        if let Some(why) = trouble {
+            return Err(Failure::broken(why).into());
+        }
+    }
+}
+
+/// Asks the front, and waits for what comes of it.
+async fn ask<M, T>(front: &WeakAddr<Front>, message: M) -> Result<T, End>
+where
+    M: actix::Message<Result = Result<T, LogError>> + Send + 'static,
+    T: Send + 'static,
+    Front: actix::Handler<M>,
+{
+    let front = front.upgrade().ok_or(End::Gone)?;
+    front.send(message).await.map_err(|_| End::Gone)?.map_err(End::from)
+}
+
+/// A new consumer behind a message, in the place of an old one.
+async fn consumer(link: &Link, node: &str, last: u64) -> Result<Consumer<pull::Config>, Failure> {
+    let stream = &link.plan.stream;
+    // There may be none.
+    let _ = link.context.delete_consumer_from_stream(node, stream).await;
+    let start = DeliverPolicy::ByStartSequence { start_sequence: last + 1 };
+    let config = pull::Config {
+        name: Some(node.into()),
+        description: Some("a node of fanfare".into()),
+        deliver_policy: start,
+        ack_policy: AckPolicy::None,
+        inactive_threshold: INACTIVE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let made = link.context.create_consumer_on_stream(config, stream).await;
+    let made: Consumer<pull::Config> = made.map_err(|error| Failure::broken(error))?;
+    let info = made.cached_info();
+    if info.config.deliver_policy != start || info.delivered.consumer_sequence != 0 {
+        return Err(Failure::broken("the old consumer is still there"));
+    }
+    Ok(made)
+}
+
+/// A message and its size, if it is the next delivery.
+fn read(message: jetstream::Message, delivery: &mut u64) -> Result<(Message, usize), String> {
+    let info = message.info().map_err(|error| error.to_string())?;
+    if info.consumer_sequence != *delivery + 1 {
+        return Err(format!("delivery {} came after {delivery}", info.consumer_sequence));
+    }
+    *delivery = info.consumer_sequence;
+    let sequence = info.stream_sequence;
+    let drafts = batch::decode(&message.payload).unwrap_or_else(|| {
+        tracing::warn!(sequence, subject = %message.subject, "a message of the stream is no batch; passed over");
+        Vec::new()
+    });
+    let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+    let read = Message {
+        sequence,
+        time: u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
+        id: id.map(|id| id.as_str().to_owned()),
+        drafts,
+    };
+    Ok((read, message.payload.len()))
+}

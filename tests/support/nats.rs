@@ -1,0 +1,150 @@
+//! A NATS server of the test's own, and a wire to it that the test can cut.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use tokio::sync::watch;
+
+/// A server with JetStream and files. Ends with the test, and its files go.
+pub struct NatsServer {
+    pub addr: SocketAddr,
+    folder: PathBuf,
+    child: Child,
+}
+
+impl NatsServer {
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more lines of configuration.
+    pub fn start_with(more: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("fanfare-nats-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let addr = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+        let mut file = std::fs::File::create(folder.join("nats.conf")).expect("a file");
+        let store = folder.join("store");
+        write!(
+            file,
+            "listen: \"{addr}\"\njetstream {{ store_dir: {store:?}, max_file_store: 16G }}\n{more}\n"
+        )
+        .expect("written");
+        let child = Self::spawn(&folder, addr);
+        Self { addr, folder, child }
+    }
+
+    fn spawn(folder: &std::path::Path, addr: SocketAddr) -> Child {
+        let log =
+            std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a file");
+        let child = Command::new("nats-server")
+            .arg("-c")
+            .arg(folder.join("nats.conf"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server is installed: scripts/test does so");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < deadline, "the server listens");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.addr)
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Starts it again, with what it had.
+    pub fn restart(&mut self) {
+        self.child = Self::spawn(&self.folder, self.addr);
+    }
+
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.url()).await.expect("it answers"))
+    }
+
+    /// How many consumers a stream has.
+    pub async fn consumers(&self, stream: &str) -> usize {
+        let stream = self.jetstream().await.get_stream(stream).await.expect("a stream");
+        stream.cached_info().state.consumer_count
+    }
+
+    /// How many messages a stream has.
+    pub async fn messages(&self, stream: &str) -> u64 {
+        let stream = self.jetstream().await.get_stream(stream).await.expect("a stream");
+        stream.cached_info().state.messages
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A wire to a server: what comes in is passed on, until it is cut.
+pub struct Wire {
+    pub addr: SocketAddr,
+    /// Whether new connections are passed on, and how often those there were have been cut.
+    state: watch::Sender<(bool, u64)>,
+}
+
+impl Wire {
+    pub async fn to(server: SocketAddr) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let (state, watched) = watch::channel((true, 0));
+        actix_web::rt::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut watched = watched.clone();
+                watched.mark_unchanged();
+                if !watched.borrow().0 {
+                    continue;
+                }
+                actix_web::rt::spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(server).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = watched.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { addr, state }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.addr)
+    }
+
+    /// Cuts all connections; new ones are passed on.
+    pub fn shake(&self) {
+        self.state.send_modify(|(_, cuts)| *cuts += 1);
+    }
+
+    /// Cuts all connections, and lets none in.
+    pub fn cut(&self) {
+        self.state.send_modify(|(is_open, cuts)| (*is_open, *cuts) = (false, *cuts + 1));
+    }
+
+    /// Lets connections in again.
+    pub fn mend(&self) {
+        self.state.send_modify(|(is_open, _)| *is_open = true);
+    }
+}
