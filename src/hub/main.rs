@@ -15,7 +15,7 @@ use std::time::Duration;
 use actix::Addr;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpServer, web};
-use fanfare::{Broker, Drain, MemoryLog, Retention, SqliteLog, Stats, http};
+use fanfare::{Broker, Drain, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, Stats, http};
 use futures_util::future::{self, Either};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -54,9 +54,17 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     let retention = settings.retention.iter().cloned().fold(Retention::default(), Retention::rule);
     let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain).retention(retention);
-    let broker = match &settings.log {
-        LogKind::Memory => builder.log(MemoryLog::default()),
-        LogKind::File(path) => builder.log(SqliteLog::open(path)?.durability(settings.durability)),
+    let file = match &settings.log {
+        LogKind::Memory => None,
+        LogKind::File(path) => Some(SqliteLog::open(path)?.durability(settings.durability)),
+    };
+    let broker = match (&settings.nats, file) {
+        (None, None) => builder.log(MemoryLog::default()),
+        (None, Some(file)) => builder.log(file),
+        (Some(servers), file) => {
+            let index = file.map_or_else(|| NatsIndex::from(MemoryLog::default()), NatsIndex::from);
+            builder.log(NatsLog::new(servers)?.stream(&settings.nats_stream)?.index(index))
+        }
     }
     .start()?;
 

@@ -42,6 +42,15 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_LOG", value_name = "PATH|memory", default_value = "fanfare.db")]
     pub(crate) log: LogKind,
 
+    /// The NATS servers that give events their order, for several hubs that are one: URLs, joined by commas. The log is
+    /// then what this hub keeps of it for its clients.
+    #[arg(long, env = "FANFARE_NATS", value_name = "URL", hide_env_values = true)]
+    pub(crate) nats: Option<String>,
+
+    /// The JetStream stream that is the order, the same for all these hubs; made if it is not there.
+    #[arg(long, env = "FANFARE_NATS_STREAM", value_name = "NAME", default_value = "fanfare")]
+    pub(crate) nats_stream: String,
+
     /// What an acknowledged event survives: a crash of the `process`, or with `full` a power cut too.
     #[arg(long, env = "FANFARE_DURABILITY", value_name = "process|full", default_value = "process", value_parser = durability)]
     pub(crate) durability: Durability,
@@ -241,6 +250,7 @@ mod tests {
         let settings = read(&[]).expect("defaults");
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.log, LogKind::File("fanfare.db".into()));
+        assert_eq!((settings.nats, settings.nats_stream.as_str()), (None, "fanfare"));
         assert_eq!((settings.max_payload, settings.max_body), (256 << 10, 1 << 20));
         assert_eq!(read(&["serve"]).expect("defaults").heartbeat, Duration::from_secs(15));
     }

@@ -106,25 +106,15 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub async fn to(server: SocketAddr) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    /// It runs on a thread of its own: a node that starts keeps the test's waiting.
+    pub fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("an option");
         let addr = listener.local_addr().expect("bound");
         let (state, watched) = watch::channel((true, 0));
-        actix_web::rt::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut watched = watched.clone();
-                watched.mark_unchanged();
-                if !watched.borrow().0 {
-                    continue;
-                }
-                actix_web::rt::spawn(async move {
-                    let Ok(mut far) = tokio::net::TcpStream::connect(server).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = watched.changed() => {}
-                    }
-                });
-            }
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(pass_on(listener, server, watched));
         });
         Self { addr, state }
     }
@@ -146,5 +136,27 @@ impl Wire {
     /// Lets connections in again.
     pub fn mend(&self) {
         self.state.send_modify(|(is_open, _)| *is_open = true);
+    }
+}
+
+async fn pass_on(listener: TcpListener, server: SocketAddr, mut watched: watch::Receiver<(bool, u64)>) {
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    loop {
+        let mut near = tokio::select! {
+            accepted = listener.accept() => accepted.expect("accepted").0,
+            // The test is over.
+            gone = watched.wait_for(|_| false) => return drop(gone),
+        };
+        if !watched.borrow_and_update().0 {
+            continue;
+        }
+        let mut watched = watched.clone();
+        tokio::spawn(async move {
+            let Ok(mut far) = tokio::net::TcpStream::connect(server).await else { return };
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                _ = watched.changed() => {}
+            }
+        });
     }
 }

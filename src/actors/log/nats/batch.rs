@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(without_ids(&read)[..3], without_ids(&written)[..3]);
         assert_eq!(read[1].id.as_str(), "o-7");
         assert_eq!((read.len(), read[4].channels.len()), (5, 0));
-        assert!(bytes.len() < written.iter().map(Draft::weight).sum());
+        assert!(bytes.len() < written.iter().map(Draft::weight).sum::<usize>());
     }
 
     #[test]

@@ -116,9 +116,9 @@ mod tests {
         }
         let mut release =
             |head, now| behind.release(head, now).iter().map(|record| record.draft.time).collect::<Vec<_>>();
-        assert_eq!(release(4, now), []);
+        assert_eq!(release(4, now), [0; 0]);
         assert_eq!(release(5, now), [5]);
-        assert_eq!(release(8, now + PATIENCE / 2), [], "nor does one overtake another");
+        assert_eq!(release(8, now + PATIENCE / 2), [0; 0], "nor does one overtake another");
         assert_eq!(release(8, now + PATIENCE), [9, 3]);
     }
 }
