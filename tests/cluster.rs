@@ -299,6 +299,38 @@ async fn a_node_that_was_cut_off_catches_up_in_order() {
     assert!(client.is_quiet_for(Duration::from_millis(300)).await, "nothing twice");
 }
 
+/// A server that does not answer may have stored what it was sent, and may store it later: the publisher is told that it is
+/// not known, and that the same id makes sure. It does.
+#[actix_web::test]
+async fn a_publish_without_an_answer_is_unknown_and_safe_to_repeat() {
+    let server = NatsServer::start();
+    let nodes = [node(&server).await, node(&server).await];
+    let mut clients = [nodes[0].live("channel=c").await, nodes[1].live("channel=c").await];
+    server.pause();
+    let body = r#"{"channel":"c","data":"once","id":"late-1"}"#;
+    let asked = Instant::now();
+    let answer = nodes[0].publish(body).await;
+    assert_eq!(answer.status(), 503, "{answer:?}");
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    let detail = answer.problem()["detail"].as_str().expect("text").to_owned();
+    assert!(detail.contains("may have the events or not") && detail.contains("the same id"), "{detail}");
+    server.go_on();
+    assert_eq!(clients[1].data().await, "once", "it was stored after all, and comes late");
+    nodes[0].until(PATIENCE, |stats| stats.ready).await;
+    let repeated = nodes[0].publish(body).await;
+    assert_eq!((repeated.status(), &repeated.json()["duplicate"]), (200, &json!(true)), "{repeated:?}");
+    insist(&nodes[1], "c", "after").await;
+    for client in &mut clients {
+        let block = client.event().await.expect("an event");
+        if block.data() == "once" {
+            assert_eq!(block.id, repeated.json()["cursor"].as_str().map(str::to_owned));
+            assert_eq!(client.data().await, "after", "once");
+        } else {
+            assert_eq!(block.data(), "after", "once");
+        }
+    }
+}
+
 /// However often the connection breaks, a node has one consumer at most, and delivers everything once.
 #[actix_web::test]
 async fn fifty_reconnects_leave_one_consumer_per_node() {

@@ -68,6 +68,21 @@ impl NatsServer {
         self.child.wait().expect("it ends");
     }
 
+    /// Has it stand still: its connections stay, and nothing comes of them.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
     /// Starts it again, with what it had.
     pub fn restart(&mut self) {
         self.child = Self::spawn(&self.folder, self.addr);

@@ -40,7 +40,7 @@ pub(super) async fn run(link: Link, node: String, front: WeakAddr<Front>) {
         let began = Instant::now();
         let end = feed(&link, &node, &front).await;
         let Some(front) = front.upgrade() else { return };
-        front.do_send(Feeding(false));
+        front.do_send(Feeding::Ended);
         drop(front);
         let why = match end {
             End::Gone => return,
@@ -87,7 +87,7 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
         .messages()
         .await;
     let mut messages = messages.map_err(|error| Failure::broken(error))?;
-    ask(front, Feeding(true)).await?;
+    ask(front, Feeding::Begun { pending: consumer.cached_info().num_pending }).await?;
     let mut delivery = 0;
     let mut look = actix::clock::interval_at(actix::clock::Instant::now() + LOOK_EVERY, LOOK_EVERY);
     loop {
@@ -100,20 +100,21 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
                 if now.log != extent.log || now.last < last {
                     return Err(Failure::broken("the stream is another, or has lost its end").into());
                 }
-                ask(front, AlignTo(now)).await?;
+                last = last.max(ask(front, AlignTo(now)).await?);
                 continue;
             }
         };
-        let (mut chunk, mut bytes, mut events, mut trouble) = (Vec::new(), 0, 0, None);
+        let (mut messages_read, mut bytes, mut events, mut trouble) = (Vec::new(), 0, 0, None);
+        let mut pending = 0;
         let mut next = Some(next);
         while let Some(item) = next {
             let item =
                 item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
             match item.and_then(|message| read(message, &mut delivery)) {
-                Ok((message, size)) => {
-                    (bytes, events) = (bytes + size, events + message.drafts.len());
+                Ok((message, Size { bytes: more, pending: left })) => {
+                    (bytes, events, pending) = (bytes + more, events + message.drafts.len(), left);
                     last = last.max(message.sequence);
-                    chunk.push(message);
+                    messages_read.push(message);
                 }
                 Err(why) => {
                     trouble = Some(why);
@@ -123,8 +124,8 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
             let is_full = bytes >= CHUNK_BYTES || events >= CHUNK_EVENTS;
             next = if is_full { None } else { messages.next().now_or_never() };
         }
-        if !chunk.is_empty() {
-            ask(front, Fed(chunk)).await?;
+        if !messages_read.is_empty() {
+            ask(front, Fed { messages: messages_read, pending }).await?;
         }
         if let Some(why) = trouble {
             return Err(Failure::broken(why).into());
@@ -168,14 +169,21 @@ async fn consumer(link: &Link, node: &str, last: u64) -> Result<Consumer<pull::C
     Ok(made)
 }
 
-/// A message and its size, if it is the next delivery.
-fn read(message: jetstream::Message, delivery: &mut u64) -> Result<(Message, usize), String> {
+/// How much a message is, and how many are to come after it.
+struct Size {
+    bytes: usize,
+    pending: u64,
+}
+
+/// A message, if it is the next delivery.
+fn read(message: jetstream::Message, delivery: &mut u64) -> Result<(Message, Size), String> {
     let info = message.info().map_err(|error| error.to_string())?;
     if info.consumer_sequence != *delivery + 1 {
         return Err(format!("delivery {} came after {delivery}", info.consumer_sequence));
     }
     *delivery = info.consumer_sequence;
-    let sequence = info.stream_sequence;
+    let (sequence, size) =
+        (info.stream_sequence, Size { bytes: message.payload.len(), pending: info.pending });
     let drafts = batch::decode(&message.payload).unwrap_or_else(|| {
         tracing::warn!(sequence, subject = %message.subject, "a message of the stream is no batch; passed over");
         Vec::new()
@@ -187,5 +195,5 @@ fn read(message: jetstream::Message, delivery: &mut u64) -> Result<(Message, usi
         id: id.map(|id| id.as_str().to_owned()),
         drafts,
     };
-    Ok((read, message.payload.len()))
+    Ok((read, size))
 }

@@ -46,7 +46,11 @@ pub(super) struct Front {
     was_opened: bool,
     /// What the broker was told.
     is_writable: bool,
+    /// Since when there is no connection.
+    lost: Option<Instant>,
     outbox: mpsc::Sender<(Bytes, Seq)>,
+    /// Ephemeral events that the outbox had no room for since it was said last.
+    dropped: usize,
     behind: Behind,
 }
 
@@ -80,15 +84,25 @@ pub(super) struct Message {
 #[rtype(result = "Result<u64, LogError>")]
 pub(super) struct AlignTo(pub(super) Extent);
 
-/// Fact: whether messages come.
+/// Fact: messages come, or do not any more.
 #[derive(Message)]
 #[rtype(result = "Result<(), LogError>")]
-pub(super) struct Feeding(pub(super) bool);
+pub(super) enum Feeding {
+    /// So many are still to come now.
+    Begun {
+        pending: u64,
+    },
+    Ended,
+}
 
-/// Fact: these messages came, each once, in the order of the stream.
+/// Fact: these messages came, each once, in the order of the stream. Answered when the broker has them.
 #[derive(Message)]
 #[rtype(result = "Result<(), LogError>")]
-pub(super) struct Fed(pub(super) Vec<Message>);
+pub(super) struct Fed {
+    pub(super) messages: Vec<Message>,
+    /// So many are still to come now.
+    pub(super) pending: u64,
+}
 
 /// Command to itself: look whether the connection stands, and what has waited for too long.
 #[derive(Message)]
@@ -141,7 +155,9 @@ impl Front {
             is_index_writable: true,
             was_opened: false,
             is_writable: true,
+            lost: None,
             outbox,
+            dropped: 0,
             behind: Behind::default(),
         });
         Ok(handle)
@@ -181,23 +197,26 @@ impl Front {
         }
     }
 
-    /// Hands on the ephemeral events whose turn it is.
-    fn release(&mut self) {
+    /// Hands on the ephemeral events whose turn it is. The answer comes when the broker has gone through them and all
+    /// that it was told before: who waits for it is never ahead of the broker.
+    fn release(&mut self) -> ResponseFuture<()> {
         let records = self.behind.release(self.head, Instant::now());
-        if !records.is_empty()
-            && let Some(broker) = self.follower.relayed.upgrade()
-        {
-            broker.do_send(Relayed(records));
-        }
+        let Some(broker) = self.follower.relayed.upgrade() else { return Box::pin(std::future::ready(())) };
+        let released = broker.send(Relayed(records));
+        // Nobody is told anything if there is no broker any more.
+        Box::pin(async move { released.await.unwrap_or_default() })
     }
 
-    /// Opens the log once the index has what the stream had when the filling began.
-    fn open_if_filled(&mut self) -> ResponseActFuture<Self, Result<(), LogError>> {
+    /// Opens the log once the index has what the stream had when the filling began, or what was left of it.
+    fn open_if_filled(&mut self, pending: Option<u64>) -> ResponseActFuture<Self, Result<(), LogError>> {
         let (Some(filling), Some(extent)) = (&mut self.filling, &self.extent) else {
             return Box::pin(fut::ready(Ok(())));
         };
         if filling.is_over {
             return Box::pin(fut::ready(Ok(())));
+        }
+        if pending == Some(0) {
+            filling.until = filling.until.min(self.last);
         }
         if self.last < filling.until {
             if filling.said.elapsed() >= SAY_EVERY {
@@ -268,6 +287,7 @@ impl Handler<Commit> for Front {
             return self.tell_failure(ticket, Failure::filling().into());
         }
         let channel = drafts.first().and_then(|draft| draft.channels.first());
+        let began = self.lost.unwrap_or_else(Instant::now);
         let message = publish::Message {
             subject: subject::of(&self.link.plan.stream, channel),
             id: format!("{}-{ticket}", self.node),
@@ -278,7 +298,7 @@ impl Handler<Commit> for Front {
         }
         self.under_way = Some(UnderWay { ticket, id: message.id.clone(), since: Instant::now() });
         let link = self.link.clone();
-        let publishing = async move { publish::publish(&link, &message).await };
+        let publishing = async move { publish::publish(&link, &message, began).await };
         // That the stream has it settles nothing: it is settled when it comes back.
         ctx.spawn(publishing.into_actor(self).map(move |published, me, _| {
             if let Err(error) = published {
@@ -291,9 +311,14 @@ impl Handler<Commit> for Front {
 impl Handler<Look> for Front {
     type Result = ();
 
-    fn handle(&mut self, _: Look, _: &mut Self::Context) {
+    fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
+        self.lost = if self.link.is_connected() { None } else { self.lost.or_else(|| Some(Instant::now())) };
         self.tell_health();
-        self.release();
+        if self.dropped > 0 {
+            let events = std::mem::take(&mut self.dropped);
+            tracing::warn!(events, "ephemeral events were too much for the other nodes; dropped");
+        }
+        ctx.spawn(self.release().into_actor(self));
         if let Some(UnderWay { ticket, since, .. }) = self.under_way
             && since.elapsed() >= DEADLINE + LOOK
         {
@@ -307,8 +332,11 @@ impl Handler<AlignTo> for Front {
 
     fn handle(&mut self, AlignTo(extent): AlignTo, _: &mut Self::Context) -> Self::Result {
         let aligning = self.index.align.send(extent.align()).into_actor(self);
-        Box::pin(aligning.map(|aligned, me, _| {
-            let aligned = answered(aligned)?;
+        Box::pin(aligning.then(|aligned, me, _| {
+            let aligned = match answered(aligned) {
+                Ok(aligned) => aligned,
+                Err(error) => return Box::pin(fut::ready(Err(error))) as ResponseActFuture<Self, _>,
+            };
             let is_first = me.extent.is_none();
             if aligned.is_anew || is_first {
                 me.last = sequence_of(aligned.through);
@@ -327,7 +355,9 @@ impl Handler<AlignTo> for Front {
                 me.fail(ticket, LogError::unknown(Failure::no_answer("the stream is another one")));
             }
             me.extent = Some(extent);
-            Ok(me.last)
+            // What was still to come may be gone.
+            let opening = if me.is_feeding { me.open_if_filled(None) } else { Box::pin(fut::ready(Ok(()))) };
+            Box::pin(opening.map(|opened, me, _| opened.map(|()| me.last)))
         }))
     }
 }
@@ -335,20 +365,20 @@ impl Handler<AlignTo> for Front {
 impl Handler<Feeding> for Front {
     type Result = ResponseActFuture<Self, Result<(), LogError>>;
 
-    fn handle(&mut self, Feeding(is_feeding): Feeding, _: &mut Self::Context) -> Self::Result {
-        self.is_feeding = is_feeding;
-        if is_feeding {
-            return self.open_if_filled();
-        }
+    fn handle(&mut self, feeding: Feeding, _: &mut Self::Context) -> Self::Result {
+        self.is_feeding = matches!(feeding, Feeding::Begun { .. });
         self.tell_health();
-        Box::pin(fut::ready(Ok(())))
+        match feeding {
+            Feeding::Begun { pending } => self.open_if_filled(Some(pending)),
+            Feeding::Ended => Box::pin(fut::ready(Ok(()))),
+        }
     }
 }
 
 impl Handler<Fed> for Front {
     type Result = ResponseActFuture<Self, Result<(), LogError>>;
 
-    fn handle(&mut self, Fed(messages): Fed, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Fed { messages, pending }: Fed, _: &mut Self::Context) -> Self::Result {
         let (mut stretches, mut newest, mut claimed) = (Vec::with_capacity(messages.len()), self.last, None);
         for Message { sequence, time, id, drafts } in messages {
             // A server may begin before where it was told to.
@@ -370,8 +400,9 @@ impl Handler<Fed> for Front {
         let applied = applying.then(move |applied, me, _| match answered(applied) {
             Ok(head) => {
                 (me.last, me.head) = (newest, head);
-                me.release();
-                me.open_if_filled()
+                let told = me.release().into_actor(me);
+                let opening = told.then(move |(), me: &mut Self, _| me.open_if_filled(Some(pending)));
+                Box::pin(opening) as ResponseActFuture<Self, _>
             }
             Err(error) => {
                 if let Some(ticket) = claimed {
@@ -401,19 +432,16 @@ impl Handler<Relay> for Front {
         if body.len() + HEADERS > self.link.client.max_payload()
             || self.outbox.try_send((body, after)).is_err()
         {
-            tracing::warn!(
-                events = records.len(),
-                "ephemeral events were too much for the other nodes; dropped"
-            );
+            self.dropped += records.len();
         }
     }
 }
 
 impl Handler<Heard> for Front {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, heard: Heard, _: &mut Self::Context) {
+    fn handle(&mut self, heard: Heard, _: &mut Self::Context) -> Self::Result {
         self.behind.push(heard, Instant::now());
-        self.release();
+        self.release()
     }
 }

@@ -42,13 +42,18 @@ impl Message {
     }
 }
 
-/// Publishes until the stream has it or time is over. What was sent and not answered may be stored later: the client
+/// Publishes until the stream has it or time is over. It waits a moment for a connection, counted from `since`. What was
+/// sent and not answered may be stored later: the client
 /// library holds it for the next connection, and the server may have it already.
-pub(super) async fn publish(link: &Link, message: &Message) -> Result<(), LogError> {
+pub(super) async fn publish(
+    link: &Link,
+    message: &Message,
+    since: std::time::Instant,
+) -> Result<(), LogError> {
     let (start, mut last) = (Instant::now(), None);
     loop {
-        let patience = if last.is_some() { DEADLINE } else { BLINK };
-        if !is_connected_by(link, start + patience).await {
+        let until = if last.is_some() { start + DEADLINE } else { Instant::from_std(since) + BLINK };
+        if !is_connected_by(link, until).await {
             return Err(last.map_or_else(|| Failure::disconnected().into(), unknown));
         }
         let answer = timeout_at(start + DEADLINE, timeout(ATTEMPT, attempt(link, message))).await;
