@@ -86,7 +86,7 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
         .heartbeat(HEARTBEAT)
         .messages()
         .await;
-    let mut messages = messages.map_err(|error| Failure::broken(error))?;
+    let mut messages = messages.map_err(Failure::broken)?;
     ask(front, Feeding::Begun { pending: consumer.cached_info().num_pending }).await?;
     let mut delivery = 0;
     let mut look = actix::clock::interval_at(actix::clock::Instant::now() + LOOK_EVERY, LOOK_EVERY);
@@ -110,7 +110,7 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
         while let Some(item) = next {
             let item =
                 item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
-            match item.and_then(|message| read(message, &mut delivery)) {
+            match item.and_then(|message| read(&message, &mut delivery)) {
                 Ok((message, Size { bytes: more, pending: left })) => {
                     (bytes, events, pending) = (bytes + more, events + message.drafts.len(), left);
                     last = last.max(message.sequence);
@@ -161,7 +161,7 @@ async fn consumer(link: &Link, node: &str, last: u64) -> Result<Consumer<pull::C
         ..pull::Config::default()
     };
     let made = link.context.create_consumer_on_stream(config, stream).await;
-    let made: Consumer<pull::Config> = made.map_err(|error| Failure::broken(error))?;
+    let made: Consumer<pull::Config> = made.map_err(Failure::broken)?;
     let info = made.cached_info();
     if info.config.deliver_policy != start || info.delivered.consumer_sequence != 0 {
         return Err(Failure::broken("the old consumer is still there"));
@@ -176,7 +176,7 @@ struct Size {
 }
 
 /// A message, if it is the next delivery.
-fn read(message: jetstream::Message, delivery: &mut u64) -> Result<(Message, Size), String> {
+fn read(message: &jetstream::Message, delivery: &mut u64) -> Result<(Message, Size), String> {
     let info = message.info().map_err(|error| error.to_string())?;
     if info.consumer_sequence != *delivery + 1 {
         return Err(format!("delivery {} came after {delivery}", info.consumer_sequence));

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use bytes::Bytes;
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::sync::mpsc;
@@ -12,7 +11,7 @@ use super::extent::{Extent, first_of, last_of, sequence_of};
 use super::failure::Failure;
 use super::feed;
 use super::link::Link;
-use super::live::{self, Behind};
+use super::live::{self, Behind, Passing};
 use super::publish::{self, DEADLINE, HEADERS};
 use super::{batch, subject};
 use crate::actors::log::index::{Apply, Index, IndexHandle, Open, Stretch};
@@ -48,7 +47,7 @@ pub(super) struct Front {
     is_writable: bool,
     /// Since when there is no connection.
     lost: Option<Instant>,
-    outbox: mpsc::Sender<(Bytes, Seq)>,
+    outbox: mpsc::Sender<Passing>,
     /// Ephemeral events that the outbox had no room for since it was said last.
     dropped: usize,
     behind: Behind,
@@ -131,8 +130,8 @@ impl Front {
             Follower { health: address.clone().recipient::<LogHealth>().downgrade(), ..follower.clone() };
         let index = index.follow(LogSetup { follower: told, retention })?;
         let node: String = rand::rng().sample_iter(Alphanumeric).take(12).map(char::from).collect();
-        let (outbox, relayed) = live::outbox();
-        actix::spawn(live::send(link.clone(), node.clone(), relayed));
+        let (outbox, passing) = live::outbox();
+        actix::spawn(live::send(link.clone(), node.clone(), passing));
         let handle = LogHandle {
             commit: address.clone().recipient(),
             read: index.read.clone(),
@@ -430,7 +429,7 @@ impl Handler<Relay> for Front {
     fn handle(&mut self, Relay { records, after }: Relay, _: &mut Self::Context) {
         let body = live::encode(&records);
         if body.len() + HEADERS > self.link.client.max_payload()
-            || self.outbox.try_send((body, after)).is_err()
+            || self.outbox.try_send(Passing { body, after }).is_err()
         {
             self.dropped += records.len();
         }

@@ -27,10 +27,16 @@ const SEND: Duration = Duration::from_secs(1);
 const NODE: &str = "Fanfare-Node";
 const AFTER: &str = "Fanfare-After";
 
+/// Ephemeral events on their way out, and the position that they come behind.
+pub(super) struct Passing {
+    pub(super) body: Bytes,
+    pub(super) after: Seq,
+}
+
 /// Sends what comes in until the other end is gone. Without a connection it is dropped.
-pub(super) async fn send(link: Link, node: String, mut relayed: mpsc::Receiver<(Bytes, Seq)>) {
+pub(super) async fn send(link: Link, node: String, mut passing: mpsc::Receiver<Passing>) {
     let subject = subject::live(&link.plan.stream);
-    while let Some((body, after)) = relayed.recv().await {
+    while let Some(Passing { body, after }) = passing.recv().await {
         if !link.is_connected() {
             continue;
         }
@@ -45,7 +51,7 @@ pub(super) async fn send(link: Link, node: String, mut relayed: mpsc::Receiver<(
 }
 
 /// A way in for [`send`]. More than it takes is dropped.
-pub(super) fn outbox() -> (mpsc::Sender<(Bytes, Seq)>, mpsc::Receiver<(Bytes, Seq)>) {
+pub(super) fn outbox() -> (mpsc::Sender<Passing>, mpsc::Receiver<Passing>) {
     mpsc::channel(WAITING)
 }
 

@@ -77,7 +77,7 @@ mod tests {
         fn every_name_reads_back(segments in proptest::collection::vec("[^/\\p{Cc}]{1,20}", 1..6)) {
             let name = segments.join("/");
             let subject = of("log", Some(&Channel::restore(&name)));
-            prop_assert_eq!(channel(&subject), name.clone());
+            prop_assert_eq!(&channel(&subject), &name);
             prop_assert!(subject.len() <= "log.ev.".len() + 3 * name.len());
             let is_token = |token: &str| {
                 !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=".contains(&b))

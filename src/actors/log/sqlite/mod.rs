@@ -137,11 +137,11 @@ impl Index for SqliteLog {
 
 impl SqliteLog {
     fn start_threads(
-        self: Box<Self>,
+        self,
         LogSetup { follower, retention }: LogSetup,
         is_index: bool,
     ) -> Result<(Front, Option<Opened>), LogError> {
-        let Self { path, connection, lock, durability } = *self;
+        let Self { path, connection, lock, durability } = self;
         let readers = Readers::start(&path, READERS).map_err(|error| Failure::new(&path, &error))?;
         let failed = follower.failed.clone();
         let (writer, opened) =
