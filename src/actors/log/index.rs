@@ -81,6 +81,8 @@ impl Align {
 pub(super) struct Aligned {
     /// It has everything up to here.
     pub(super) through: Seq,
+    /// The newest position that it has.
+    pub(super) head: Seq,
     /// Whether it has thrown away what it had.
     pub(super) is_anew: bool,
 }

@@ -193,7 +193,7 @@ impl Handler<Align> for Keeper {
         *order = Some(align.order);
         self.store.drop_before(align.first);
         self.tell_trims();
-        Ok(Aligned { through, is_anew })
+        Ok(Aligned { through, head: self.store.head(), is_anew })
     }
 }
 

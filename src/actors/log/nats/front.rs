@@ -317,7 +317,9 @@ impl Handler<Look> for Front {
             let events = std::mem::take(&mut self.dropped);
             tracing::warn!(events, "ephemeral events were too much for the other nodes; dropped");
         }
-        ctx.spawn(self.release().into_actor(self));
+        if self.behind.is_waiting() {
+            ctx.spawn(self.release().into_actor(self));
+        }
         if let Some(UnderWay { ticket, since, .. }) = self.under_way
             && since.elapsed() >= DEADLINE + LOOK
         {
@@ -339,7 +341,7 @@ impl Handler<AlignTo> for Front {
             let is_first = me.extent.is_none();
             if aligned.is_anew || is_first {
                 me.last = sequence_of(aligned.through);
-                me.head = if aligned.is_anew { aligned.through } else { 0 };
+                me.head = aligned.head;
                 let (until, began_at) = (extent.last, me.last);
                 me.filling = Some(Filling { until, began_at, said: Instant::now(), is_over: false });
             }

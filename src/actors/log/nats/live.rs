@@ -90,6 +90,10 @@ impl Behind {
         self.0.push_back((heard, now));
     }
 
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// What may go on now that the index has everything up to `head`.
     pub(super) fn release(&mut self, head: Seq, now: Instant) -> Vec<Arc<Record>> {
         let mut records = Vec::new();

@@ -133,7 +133,8 @@ impl Database {
             self.begin_anew(align)?;
         }
         self.floor = self.floor.max(align.first);
-        Ok(Aligned { through: if is_anew { align.start() } else { through }, is_anew })
+        let through = if is_anew { align.start() } else { through };
+        Ok(Aligned { through, head: self.head, is_anew })
     }
 
     fn begin_anew(&mut self, align: &Align) -> rusqlite::Result<()> {
