@@ -30,6 +30,7 @@ mod replay;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;
+mod tick;
 mod turns;
 pub(crate) mod worker;
 

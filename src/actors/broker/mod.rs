@@ -39,6 +39,7 @@ use super::log::{
 };
 use super::registry::{Registry, WorkerKey};
 use super::ring::Ring;
+use super::tick::tick;
 use super::worker::{CloseAll, PingSlot, Retire};
 use crate::config::Settings;
 use crate::cursor::{Lineage, Seq, Timeline};
@@ -163,13 +164,26 @@ impl Broker {
     }
 }
 
+/// Command to itself: have the log forget what nobody is interested in.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Sweep;
+
+impl Handler<Sweep> for Broker {
+    type Result = ();
+
+    fn handle(&mut self, _: Sweep, _: &mut Self::Context) {
+        self.sweep();
+    }
+}
+
 impl Actor for Broker {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         tracing::debug!("broker started");
         if self.kept_by_interest.is_in_use() {
-            ctx.run_interval(SWEEP_EVERY, |broker, _| broker.sweep());
+            tick(&ctx.address(), SWEEP_EVERY, Sweep);
         }
     }
 

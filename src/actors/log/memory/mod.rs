@@ -13,6 +13,7 @@ use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
     Sought, Trimmed,
 };
+use crate::actors::tick::tick;
 use crate::cursor::{Lineage, Name, Seq};
 use crate::error::{InvalidValue, LogError};
 use crate::retention::{Policy, Retention};
@@ -142,7 +143,7 @@ impl Keeper {
 }
 
 /// Command to itself: let go of what is too old.
-#[derive(Message)]
+#[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 struct Tend;
 
@@ -156,7 +157,7 @@ impl Actor for Keeper {
             let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
             follower.do_send(Opened { lineage, head: 0, held: Vec::new() });
         }
-        ctx.notify_later(Tend, LOOK);
+        tick(&ctx.address(), LOOK, Tend);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -268,9 +269,8 @@ impl Handler<Forget> for Keeper {
 impl Handler<Tend> for Keeper {
     type Result = ();
 
-    fn handle(&mut self, _: Tend, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Tend, _: &mut Self::Context) {
         self.drop_aged();
-        ctx.notify_later(Tend, LOOK);
     }
 }
 

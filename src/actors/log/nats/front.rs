@@ -16,6 +16,7 @@ use super::publish::{self, DEADLINE, HEADERS};
 use super::{batch, subject};
 use crate::actors::log::index::{Apply, Index, IndexHandle, Open, Stretch};
 use crate::actors::log::{Commit, CommitFailed, Follower, LogHandle, LogHealth, LogSetup, Relay, Relayed};
+use crate::actors::tick::tick;
 use crate::cursor::Seq;
 use crate::error::LogError;
 use crate::record::{Draft, Record};
@@ -104,7 +105,7 @@ pub(super) struct Fed {
 }
 
 /// Command to itself: look whether the connection stands, and what has waited for too long.
-#[derive(Message)]
+#[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 struct Look;
 
@@ -261,15 +262,7 @@ impl Actor for Front {
                 Err(error) => tracing::error!("ephemeral events of other nodes are not heard: {error}"),
             }
         });
-        // Not an interval of the context's own, which would keep the actor alive.
-        let me = ctx.address().downgrade();
-        actix::spawn(async move {
-            while let Some(front) = me.upgrade() {
-                front.do_send(Look);
-                drop(front);
-                actix::clock::sleep(LOOK).await;
-            }
-        });
+        tick(&ctx.address(), LOOK, Look);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
