@@ -314,6 +314,10 @@ async fn a_publish_without_an_answer_is_unknown_and_safe_to_repeat() {
     assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
     let detail = answer.problem()["detail"].as_str().expect("text").to_owned();
     assert!(detail.contains("may have the events or not") && detail.contains("the same id"), "{detail}");
+    let asked = Instant::now();
+    let next = nodes[0].publish(r#"{"channel":"c","data":"never"}"#).await;
+    assert_eq!(next.status(), 503, "{next:?}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "at once, now that it is known: {:?}", asked.elapsed());
     server.go_on();
     assert_eq!(clients[1].data().await, "once", "it was stored after all, and comes late");
     nodes[0].until(PATIENCE, |stats| stats.ready).await;

@@ -34,7 +34,7 @@ impl Failure {
     }
 
     pub(super) fn disconnected() -> Self {
-        let what = "there is no connection to the NATS server, and nothing was sent".into();
+        let what = "nothing comes from the NATS server, and nothing was sent".into();
         Self { what, remedy: "see that it runs; publishing goes on by itself" }
     }
 

@@ -23,6 +23,8 @@ use crate::record::{Draft, Record};
 
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// A feed that has been broken for so long is no blink.
+const STARVED: Duration = Duration::from_secs(3);
 /// How often it is said how far the filling of the index has come.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
@@ -48,8 +50,10 @@ pub(super) struct Front {
     is_writable: bool,
     /// Since when there is no connection.
     lost: Option<Instant>,
+    /// Since when nothing comes, also if there is a connection.
+    starved: Option<Instant>,
     outbox: mpsc::Sender<Passing>,
-    /// Ephemeral events that the outbox had no room for since it was said last.
+    /// Ephemeral events that there was no room for since it was said last.
     dropped: usize,
     behind: Behind,
 }
@@ -156,6 +160,7 @@ impl Front {
             was_opened: false,
             is_writable: true,
             lost: None,
+            starved: None,
             outbox,
             dropped: 0,
             behind: Behind::default(),
@@ -279,6 +284,10 @@ impl Handler<Commit> for Front {
             return self.tell_failure(ticket, Failure::filling().into());
         }
         let channel = drafts.first().and_then(|draft| draft.channels.first());
+        // Where nothing comes from, nothing comes back.
+        if self.starved.is_some_and(|since| since.elapsed() >= STARVED) {
+            return self.tell_failure(ticket, Failure::disconnected().into());
+        }
         let began = self.lost.unwrap_or_else(Instant::now);
         let message = publish::Message {
             subject: subject::of(&self.link.plan.stream, channel),
@@ -304,11 +313,13 @@ impl Handler<Look> for Front {
     type Result = ();
 
     fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
-        self.lost = if self.link.is_connected() { None } else { self.lost.or_else(|| Some(Instant::now())) };
+        let now = Instant::now();
+        self.lost = if self.link.is_connected() { None } else { self.lost.or(Some(now)) };
+        self.starved = if self.is_feeding { None } else { self.starved.or(Some(now)) };
         self.tell_health();
         if self.dropped > 0 {
             let events = std::mem::take(&mut self.dropped);
-            tracing::warn!(events, "ephemeral events were too much for the other nodes; dropped");
+            tracing::warn!(events, "ephemeral events between nodes were too many or too large; dropped");
         }
         if self.behind.is_waiting() {
             ctx.spawn(self.release().into_actor(self));
@@ -338,15 +349,15 @@ impl Handler<AlignTo> for Front {
                 let (until, began_at) = (extent.last, me.last);
                 me.filling = Some(Filling { until, began_at, said: Instant::now(), is_over: false });
             }
-            if aligned.is_anew
-                && !is_first
-                && let Some(UnderWay { ticket, .. }) = me.under_way
-            {
+            if aligned.is_anew && !is_first {
+                let stream = &me.link.plan.stream;
                 tracing::warn!(
-                    stream = me.link.plan.stream,
-                    "the stream is another one, or has lost what was not seen here"
+                    stream,
+                    "the stream is another, or has lost what this node did not see; beginning anew"
                 );
-                me.fail(ticket, LogError::unknown(Failure::no_answer("the stream is another one")));
+                if let Some(UnderWay { ticket, .. }) = me.under_way {
+                    me.fail(ticket, LogError::unknown(Failure::no_answer("the stream is another one")));
+                }
             }
             me.extent = Some(extent);
             // What was still to come may be gone.
@@ -435,7 +446,7 @@ impl Handler<Heard> for Front {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, heard: Heard, _: &mut Self::Context) -> Self::Result {
-        self.behind.push(heard, Instant::now());
+        self.dropped += self.behind.push(heard, Instant::now());
         self.release()
     }
 }

@@ -82,12 +82,13 @@ pub(super) async fn hear(mut heard: Subscriber, node: String, front: WeakAddr<Fr
 pub(super) struct Behind(VecDeque<(Heard, Instant)>);
 
 impl Behind {
-    /// Takes one in; when there are too many, the oldest goes.
-    pub(super) fn push(&mut self, heard: Heard, now: Instant) {
-        if self.0.len() == WAITING {
-            self.0.pop_front();
-        }
+    /// Takes some in; when there are too many, the oldest go. Returns how many went.
+    pub(super) fn push(&mut self, heard: Heard, now: Instant) -> usize {
         self.0.push_back((heard, now));
+        if self.0.len() <= WAITING {
+            return 0;
+        }
+        self.0.pop_front().map_or(0, |(heard, _)| heard.records.len())
     }
 
     pub(super) fn is_waiting(&self) -> bool {
