@@ -193,6 +193,13 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// The reason that a word on the wire stands for.
+    #[cfg(feature = "nats")]
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        let all = [Self::Draining, Self::Slow, Self::Unavailable, Self::ExpiredToken, Self::Revoked];
+        all.into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// The word on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::StorageType;
 use fanfare::{
-    Batch, Broadcast, Broker, Event, EventId, MemoryLog, NatsIndex, NatsLog, PublishError, Publisher,
-    SqliteLog,
+    Batch, Broadcast, Broker, CloseReason, CloseSession, Event, EventId, MemoryLog, NatsIndex, NatsLog,
+    PublishError, Publisher, SqliteLog,
 };
 use serde_json::{Value, json};
 use support::hub::Hub;
@@ -281,6 +281,8 @@ async fn a_node_that_was_cut_off_catches_up_in_order() {
     let wire = Wire::to(server.addr);
     let (near, far) = (node(&server).await, node_with(&wire.url(), MemoryLog::default()).await);
     let mut client = far.live("channel=c").await;
+    // Longer than the server keeps a consumer that nobody asks, if wanted.
+    let cut = std::env::var("FANFARE_CLUSTER_CUT").map_or(2, |seconds| seconds.parse().expect("a number"));
     insist(&near, "c", "before").await;
     assert_eq!(client.data().await, "before");
     for round in 0..2 {
@@ -288,7 +290,7 @@ async fn a_node_that_was_cut_off_catches_up_in_order() {
         for number in 0..200 {
             insist(&near, "c", &format!("{round}-{number}")).await;
         }
-        assert!(client.is_quiet_for(Duration::from_secs(2)).await);
+        assert!(client.is_quiet_for(Duration::from_secs(cut)).await);
         wire.mend();
         let seen = take(&mut client, 200).await;
         let wanted: Vec<_> = (0..200).map(|number| format!("{round}-{number}")).collect();
@@ -480,6 +482,44 @@ async fn a_stream_that_was_made_again_is_another_log() {
     }
 }
 
+/// A session that is closed on one node loses its streams on all, also on one that was cut off meanwhile; others keep theirs.
+#[actix_web::test]
+async fn a_session_is_closed_on_all_nodes() {
+    let server = NatsServer::start();
+    let wire = Wire::to(server.addr);
+    let nodes =
+        [node(&server).await, node(&server).await, node_with(&wire.url(), MemoryLog::default()).await];
+    let first = nodes[0].live("channel=c").await;
+    let cookie = first.head.cookie().expect("a cookie");
+    let session = first.head.header("fanfare-session").expect("a session").parse().expect("a ULID");
+    let mut clients = vec![first];
+    let mut others = Vec::new();
+    for node in &nodes[1..] {
+        clients.push(node.live_as(&cookie, "channel=c").await);
+        others.push(node.live("channel=c").await);
+    }
+    wire.cut();
+    let closed = nodes[0].broker.send(CloseSession { session, reason: CloseReason::Revoked }).await;
+    assert_eq!(closed.expect("it lives"), 1, "one here");
+    for client in &mut clients[..2] {
+        let closing = client.event().await.expect("a notice");
+        assert!(closing.is("$closing") && closing.json()["reason"] == "revoked", "{closing:?}");
+        assert_eq!(client.event().await, None);
+    }
+    assert!(clients[2].is_quiet_for(Duration::from_millis(300)).await);
+    wire.mend();
+    assert!(clients[2].event().await.expect("a notice").is("$closing"));
+    insist(&nodes[0], "c", "on").await;
+    for other in &mut others {
+        assert_eq!(other.data().await, "on");
+    }
+    // A node that goes through the stream later closes nobody.
+    let fresh = node(&server).await;
+    let mut client = fresh.live_as(&cookie, "channel=c").await;
+    insist(&nodes[0], "c", "still").await;
+    assert_eq!(client.data().await, "still");
+}
+
 /// What leaves the stream leaves the indexes, and is told.
 #[actix_web::test]
 async fn what_leaves_the_stream_is_told() {
@@ -548,15 +588,27 @@ async fn an_index_in_a_file_goes_on_after_a_restart() {
     let seen = take(&mut client, 20).await;
     hub.child.kill().expect("killed");
     hub.child.wait().expect("ended");
-    for number in 20..400 {
-        insist(&one, "c", &number.to_string()).await;
+    // Killed in the middle of a flood, and again while it is filled.
+    for round in 0..3 {
+        let mut hub = Hub::start(&args);
+        let flood = async {
+            for number in 20 + round * 200..220 + round * 200 {
+                insist(&one, "c", &number.to_string()).await;
+            }
+        };
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(40 + 50 * round)).await;
+            hub.child.kill().expect("killed");
+            hub.child.wait().expect("ended");
+        };
+        futures_util::future::join(flood, kill).await;
     }
     let hub = Hub::start(&args);
     until_ready(hub.addr).await;
     let mut client = SseClient::open(hub.addr, "/events?channel=c", &[("last-event-id", &seen[9].1)]).await;
     client.welcome().await;
-    let wanted: Vec<_> = (10..400).map(|number| number.to_string()).collect();
-    assert_eq!(data(&take(&mut client, 390).await), wanted);
+    let wanted: Vec<_> = (10..620).map(|number| number.to_string()).collect();
+    assert_eq!(data(&take(&mut client, 610).await), wanted);
     // It is an index, and no log of its own.
     hub.terminate();
     let mut hub = hub;

@@ -280,7 +280,7 @@ impl Broker {
         }
         self.send_out(out);
         if let Some(relay) = self.log.relay.as_ref().filter(|_| !relayed.is_empty()) {
-            relay.do_send(Relay { records: relayed, after: self.head });
+            relay.do_send(Relay::Ephemeral { records: relayed, after: self.head });
         }
         for (reply, receipts) in replies {
             reply.give(Ok(receipts));
@@ -385,7 +385,14 @@ impl Handler<Committed> for Broker {
 impl Handler<Relayed> for Broker {
     type Result = ();
 
-    fn handle(&mut self, Relayed(records): Relayed, _: &mut Self::Context) {
+    fn handle(&mut self, relayed: Relayed, _: &mut Self::Context) {
+        let records = match relayed {
+            Relayed::Ephemeral(records) => records,
+            Relayed::CloseSession { session, reason } => {
+                self.close_session(session, reason);
+                return;
+            }
+        };
         let mut out = Outbox::default();
         for record in records {
             self.route(record, &mut out);

@@ -6,6 +6,7 @@ use actix::prelude::*;
 
 use super::Broker;
 use crate::actors::local::Local;
+use crate::actors::log::Relay;
 use crate::actors::session::LogReader;
 use crate::actors::worker::CloseClients;
 use crate::channel::Channel;
@@ -100,7 +101,8 @@ pub(crate) struct AskLocal;
 #[rtype(result = "Vec<SessionId>")]
 pub struct Sessions;
 
-/// Command: end all streams of a session. Answers with their number; they end within a second.
+/// Command: end all streams of a session. Answers with their number; they end within a second. With a log that several
+/// nodes share, those on other nodes end as well, and do not count.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "usize")]
 pub struct CloseSession {
@@ -181,6 +183,16 @@ impl Handler<CloseSession> for Broker {
     type Result = usize;
 
     fn handle(&mut self, CloseSession { session, reason }: CloseSession, _: &mut Self::Context) -> usize {
+        if let Some(relay) = &self.log.relay {
+            relay.do_send(Relay::CloseSession { session, reason });
+        }
+        self.close_session(session, reason)
+    }
+}
+
+impl Broker {
+    /// Ends the streams of a session on this node.
+    pub(super) fn close_session(&self, session: SessionId, reason: CloseReason) -> usize {
         let mut by_worker: Vec<Vec<ClientId>> = Vec::new();
         for (worker, client) in self.registry.clients_of(session) {
             if by_worker.len() <= worker {

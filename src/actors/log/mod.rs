@@ -34,7 +34,8 @@ pub use self::nats::{NatsIndex, NatsLog};
 pub use self::sqlite::{Durability, SqliteLog};
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Seq};
-use crate::error::LogError;
+use crate::error::{CloseReason, LogError};
+use crate::identity::SessionId;
 use crate::interest::Interest;
 use crate::record::{Draft, Record};
 use crate::retention::Retention;
@@ -76,7 +77,7 @@ pub struct LogHandle {
     /// How many bytes one commit should have at most, by [`Draft::weight`]; nothing if it is all the same. What is
     /// published together is one commit all the same, and is settled or refused as such.
     pub commit_bytes: Option<usize>,
-    /// Takes ephemeral events to the other nodes, if there are others.
+    /// Takes to the other nodes what is not for the log, if there are others.
     pub relay: Option<Recipient<Relay>>,
 }
 
@@ -93,7 +94,7 @@ pub struct Follower {
     pub health: WeakRecipient<LogHealth>,
     /// Told of what is removed between commits.
     pub trimmed: WeakRecipient<Trimmed>,
-    /// Told of ephemeral events of other nodes.
+    /// Told of what other nodes passed on beside the log.
     pub relayed: WeakRecipient<Relayed>,
 }
 
@@ -135,20 +136,40 @@ pub struct Forget {
     pub channel: Channel,
 }
 
-/// Command: take these ephemeral events to the other nodes; they have been delivered here.
+/// Command: take this to the other nodes; here it is done.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Relay {
-    /// The events.
-    pub records: Vec<Arc<Record>>,
-    /// They were delivered here behind this position.
-    pub after: Seq,
+pub enum Relay {
+    /// Ephemeral events.
+    Ephemeral {
+        /// The events.
+        records: Vec<Arc<Record>>,
+        /// They were delivered here behind this position.
+        after: Seq,
+    },
+    /// The streams of a session are to end.
+    CloseSession {
+        /// Whose.
+        session: SessionId,
+        /// What the clients are told.
+        reason: CloseReason,
+    },
 }
 
-/// Fact: these ephemeral events were published on another node.
+/// Fact: this was done on another node.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Relayed(pub Vec<Arc<Record>>);
+pub enum Relayed {
+    /// These ephemeral events were published.
+    Ephemeral(Vec<Arc<Record>>),
+    /// The streams of a session ended.
+    CloseSession {
+        /// Whose.
+        session: SessionId,
+        /// What the clients were told.
+        reason: CloseReason,
+    },
+}
 
 /// Fact: these events have their places. The only thing that makes the broker deliver.
 #[derive(Message)]

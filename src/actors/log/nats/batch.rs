@@ -1,29 +1,46 @@
-//! A batch of events as the bytes of one message. Pure.
+//! What the bytes of one message are: a batch of events, or word that a session was closed. Pure.
 //!
-//! Whatever comes in on the subject is read with care: a message that is no batch is passed over, and what breaks a rule
+//! Whatever comes in on the subject is read with care: a message that is neither is passed over, and what breaks a rule
 //! of an event's values is no batch.
 
 use bytes::Bytes;
 
+use crate::actors::log::COMMIT_EVENTS;
 use crate::channel::Channel;
+use crate::error::CloseReason;
 use crate::event::{Attributes, EventId, EventName, Payload};
-use crate::identity::Publisher;
+use crate::identity::{Publisher, SessionId};
 use crate::record::Draft;
 
 /// The form that these bytes have; a later one has another number.
-const FORM: u8 = 1;
+const BATCH: u8 = 1;
+const CLOSE_SESSION: u8 = 2;
 
 const HAS_PUBLISHER: u8 = 1;
 const IS_HUB: u8 = 2;
 const HAS_NAME: u8 = 4;
 const IS_JSON: u8 = 8;
 
+/// What a message says.
+#[derive(Debug)]
+pub(super) enum Content {
+    Batch(Vec<Draft>),
+    CloseSession { session: SessionId, reason: CloseReason },
+}
+
+pub(super) fn close_session(session: SessionId, reason: CloseReason) -> Bytes {
+    let mut out = vec![CLOSE_SESSION];
+    text(&mut out, &session.to_string());
+    text(&mut out, reason.as_str());
+    out.into()
+}
+
 /// Lengths and numbers are little-endian; a text is its length and its bytes. What an event takes beside its texts is
 /// less than [`Draft::weight`] has for it, so that a bound in weight is one in bytes.
 pub(super) fn encode(drafts: &[Draft]) -> Bytes {
     let weight: usize = drafts.iter().map(Draft::weight).sum();
     let mut out = Vec::with_capacity(weight);
-    out.push(FORM);
+    out.push(BATCH);
     number(&mut out, drafts.len());
     for draft in drafts {
         let publisher = draft.publisher.as_ref();
@@ -56,18 +73,21 @@ pub(super) fn encode(drafts: &[Draft]) -> Bytes {
     out.into()
 }
 
-/// The events of a message; nothing if it is no batch.
-pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Draft>> {
+/// What a message says; nothing if it says nothing that is known here.
+pub(super) fn decode(bytes: &[u8]) -> Option<Content> {
     let mut rest = Rest(bytes);
-    if rest.byte()? != FORM {
-        return None;
-    }
-    let count = rest.number()?;
-    if count > super::super::COMMIT_EVENTS {
-        return None;
-    }
-    let drafts = (0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?;
-    rest.0.is_empty().then_some(drafts)
+    let content = match rest.byte()? {
+        BATCH => {
+            let count = rest.number().filter(|&count| count <= COMMIT_EVENTS)?;
+            Content::Batch((0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?)
+        }
+        CLOSE_SESSION => {
+            let session = rest.text()?.parse().ok()?;
+            Content::CloseSession { session, reason: CloseReason::from_word(rest.text()?)? }
+        }
+        _ => return None,
+    };
+    rest.0.is_empty().then_some(content)
 }
 
 fn number(out: &mut Vec<u8>, number: usize) {
@@ -167,7 +187,7 @@ mod tests {
     #[test]
     fn a_batch_reads_back() {
         let bytes = encode(&drafts());
-        let read = decode(&bytes).expect("a batch");
+        let Some(Content::Batch(read)) = decode(&bytes) else { panic!("a batch") };
         let all = |drafts: &[Draft]| drafts.iter().map(|draft| format!("{draft:?}")).collect::<Vec<_>>();
         let written = drafts();
         // Two are minted anew each time.
@@ -179,6 +199,17 @@ mod tests {
         assert_eq!(read[1].id.as_str(), "o-7");
         assert_eq!((read.len(), read[4].channels.len()), (5, 0));
         assert!(bytes.len() < written.iter().map(Draft::weight).sum::<usize>());
+    }
+
+    #[test]
+    fn word_of_a_session_reads_back() {
+        let session = SessionId::mint();
+        let bytes = close_session(session, CloseReason::Revoked);
+        let read = decode(&bytes);
+        assert!(
+            matches!(read, Some(Content::CloseSession { session: of, reason: CloseReason::Revoked }) if of == session)
+        );
+        assert!(decode(&bytes[..bytes.len() - 1]).is_none());
     }
 
     #[test]
@@ -215,7 +246,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<usize>(), byte: u8) {
             let _ = decode(&bytes);
-            bytes.insert(0, FORM);
+            bytes.insert(0, BATCH);
             let _ = decode(&bytes);
             let mut good = encode(&drafts()).to_vec();
             let at = at % good.len();

@@ -11,7 +11,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use futures_util::{FutureExt, StreamExt};
 
-use super::batch;
+use super::batch::{self, Content};
 use super::extent::Extent;
 use super::failure::Failure;
 use super::front::{AlignTo, Fed, Feeding, Front, Message};
@@ -112,7 +112,7 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
                 item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
             match item.and_then(|message| read(&message, &mut delivery)) {
                 Ok((message, Size { bytes: more, pending: left })) => {
-                    (bytes, events, pending) = (bytes + more, events + message.drafts.len(), left);
+                    (bytes, events, pending) = (bytes + more, events + message.events(), left);
                     last = last.max(message.sequence);
                     messages_read.push(message);
                 }
@@ -184,16 +184,16 @@ fn read(message: &jetstream::Message, delivery: &mut u64) -> Result<(Message, Si
     *delivery = info.consumer_sequence;
     let (sequence, size) =
         (info.stream_sequence, Size { bytes: message.payload.len(), pending: info.pending });
-    let drafts = batch::decode(&message.payload).unwrap_or_else(|| {
+    let content = batch::decode(&message.payload).unwrap_or_else(|| {
         tracing::warn!(sequence, subject = %message.subject, "a message of the stream is no batch; passed over");
-        Vec::new()
+        Content::Batch(Vec::new())
     });
     let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
     let read = Message {
         sequence,
         time: u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
         id: id.map(|id| id.as_str().to_owned()),
-        drafts,
+        content,
     };
     Ok((read, size))
 }

@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::sync::mpsc;
 
+use super::batch::Content;
 use super::extent::{Extent, first_of, last_of, sequence_of};
 use super::failure::Failure;
 use super::feed;
@@ -17,9 +18,11 @@ use super::{batch, subject};
 use crate::actors::log::index::{Apply, Index, IndexHandle, Open, Stretch};
 use crate::actors::log::{Commit, CommitFailed, Follower, LogHandle, LogHealth, LogSetup, Relay, Relayed};
 use crate::actors::tick::tick;
+use crate::channel::Channel;
 use crate::cursor::Seq;
-use crate::error::LogError;
-use crate::record::{Draft, Record};
+use crate::error::{CloseReason, LogError};
+use crate::identity::SessionId;
+use crate::record::Record;
 
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,6 +45,8 @@ pub(super) struct Front {
     head: Seq,
     filling: Option<Filling>,
     under_way: Option<UnderWay>,
+    /// Sessions that were closed here.
+    closed: u64,
     is_feeding: bool,
     is_index_writable: bool,
     /// Whether the broker has been told that the log is open.
@@ -80,7 +85,16 @@ pub(super) struct Message {
     pub(super) sequence: u64,
     pub(super) time: u64,
     pub(super) id: Option<String>,
-    pub(super) drafts: Vec<Draft>,
+    pub(super) content: Content,
+}
+
+impl Message {
+    pub(super) fn events(&self) -> usize {
+        match &self.content {
+            Content::Batch(drafts) => drafts.len(),
+            Content::CloseSession { .. } => 0,
+        }
+    }
 }
 
 /// Command: hold the index against the stream. Answers with the newest message that the index has.
@@ -155,6 +169,7 @@ impl Front {
             head: 0,
             filling: None,
             under_way: None,
+            closed: 0,
             is_feeding: false,
             is_index_writable: true,
             was_opened: false,
@@ -174,8 +189,10 @@ impl Front {
 
     /// Tells the broker when it has changed whether commits may succeed. It knows by itself that the log is not open yet.
     fn tell_health(&mut self) {
-        let is_writable =
-            self.is_open() && self.is_feeding && self.is_index_writable && self.link.is_connected();
+        let (is_connected, now) = (self.link.is_connected(), Instant::now());
+        self.lost = if is_connected { None } else { self.lost.or(Some(now)) };
+        self.starved = if self.is_feeding { None } else { self.starved.or(Some(now)) };
+        let is_writable = self.is_open() && self.is_feeding && self.is_index_writable && is_connected;
         if !self.was_opened || std::mem::replace(&mut self.is_writable, is_writable) == is_writable {
             return;
         }
@@ -207,9 +224,27 @@ impl Front {
     fn release(&mut self) -> ResponseFuture<()> {
         let records = self.behind.release(self.head, Instant::now());
         let Some(broker) = self.follower.relayed.upgrade() else { return Box::pin(std::future::ready(())) };
-        let released = broker.send(Relayed(records));
+        let released = broker.send(Relayed::Ephemeral(records));
         // Nobody is told anything if there is no broker any more.
         Box::pin(async move { released.await.unwrap_or_default() })
+    }
+
+    /// Tells the other nodes by the stream that a session was closed: who is cut off now is told later.
+    fn pass_on(&mut self, session: SessionId, reason: CloseReason, ctx: &mut Context<Self>) {
+        self.closed += 1;
+        let message = publish::Message {
+            subject: subject::of(&self.link.plan.stream, Some(&Channel::inbox(session))),
+            id: format!("{}-closed-{}", self.node, self.closed),
+            body: batch::close_session(session, reason),
+        };
+        let link = self.link.clone();
+        let publishing = async move {
+            if let Err(error) = publish::publish(&link, &message, Instant::now()).await {
+                let why = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(why, %session, "the session may have been closed on this node alone");
+            }
+        };
+        ctx.spawn(publishing.into_actor(self));
     }
 
     /// Opens the log once the index has what the stream had when the filling began, or what was left of it.
@@ -313,9 +348,6 @@ impl Handler<Look> for Front {
     type Result = ();
 
     fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        self.lost = if self.link.is_connected() { None } else { self.lost.or(Some(now)) };
-        self.starved = if self.is_feeding { None } else { self.starved.or(Some(now)) };
         self.tell_health();
         if self.dropped > 0 {
             let events = std::mem::take(&mut self.dropped);
@@ -385,7 +417,8 @@ impl Handler<Fed> for Front {
 
     fn handle(&mut self, Fed { messages, pending }: Fed, _: &mut Self::Context) -> Self::Result {
         let (mut stretches, mut newest, mut claimed) = (Vec::with_capacity(messages.len()), self.last, None);
-        for Message { sequence, time, id, drafts } in messages {
+        let mut closed = Vec::new();
+        for Message { sequence, time, id, content } in messages {
             // A server may begin before where it was told to.
             if sequence <= newest {
                 continue;
@@ -399,12 +432,25 @@ impl Handler<Fed> for Front {
             let own = self.under_way.take_if(|under_way| Some(&under_way.id) == id.as_ref());
             let ticket = own.map(|own| own.ticket);
             claimed = claimed.or(ticket);
+            let drafts = match content {
+                Content::Batch(drafts) => drafts,
+                Content::CloseSession { session, reason } => {
+                    // Here it is done; and nobody has a stream before the log is open.
+                    if self.is_open() && !id.is_some_and(|id| id.starts_with(&self.node)) {
+                        closed.push(Relayed::CloseSession { session, reason });
+                    }
+                    Vec::new()
+                }
+            };
             stretches.push(Stretch { first, through: last_of(sequence), time, ticket, drafts });
         }
         let applying = self.index.apply.send(Apply(stretches)).into_actor(self);
         let applied = applying.then(move |applied, me, _| match answered(applied) {
             Ok(head) => {
                 (me.last, me.head) = (newest, head);
+                if let Some(broker) = me.follower.relayed.upgrade() {
+                    closed.into_iter().for_each(|closed| broker.do_send(closed));
+                }
                 let told = me.release().into_actor(me);
                 let opening = told.then(move |(), me: &mut Self, _| me.open_if_filled(Some(pending)));
                 Box::pin(opening) as ResponseActFuture<Self, _>
@@ -432,7 +478,11 @@ impl Handler<LogHealth> for Front {
 impl Handler<Relay> for Front {
     type Result = ();
 
-    fn handle(&mut self, Relay { records, after }: Relay, _: &mut Self::Context) {
+    fn handle(&mut self, relay: Relay, ctx: &mut Self::Context) {
+        let (records, after) = match relay {
+            Relay::Ephemeral { records, after } => (records, after),
+            Relay::CloseSession { session, reason } => return self.pass_on(session, reason, ctx),
+        };
         let body = live::encode(&records);
         if body.len() + HEADERS > self.link.client.max_payload()
             || self.outbox.try_send(Passing { body, after }).is_err()

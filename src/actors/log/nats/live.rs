@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::batch;
+use super::batch::{self, Content};
 use super::front::{Front, Heard};
 use super::link::Link;
 use super::subject;
@@ -68,7 +68,7 @@ pub(super) async fn hear(mut heard: Subscriber, node: String, front: WeakAddr<Fr
             continue;
         }
         let after = header(AFTER).and_then(|after| after.as_str().parse().ok()).unwrap_or_default();
-        let Some(drafts) = batch::decode(&message.payload) else { continue };
+        let Some(Content::Batch(drafts)) = batch::decode(&message.payload) else { continue };
         let records = drafts.into_iter().map(|draft| Arc::new(Record::ephemeral(draft))).collect();
         let Some(front) = front.upgrade() else { return };
         if front.send(Heard { records, after }).await.is_err() {

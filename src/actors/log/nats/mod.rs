@@ -62,6 +62,8 @@ use crate::error::{InvalidValue, LogError};
 /// - The same id of the same publisher is stored once within two minutes, whichever nodes it was sent to: the first in
 ///   the stream counts, and all nodes come to the same by going through the stream in its order.
 /// - After any break of the connection, everything missed is delivered in order, once.
+/// - [`CloseSession`](crate::CloseSession) ends the streams of a session on all nodes; on one that is cut off, when it is
+///   back.
 /// - Ephemeral events reach the clients that are live on other nodes as well, behind the stored ones that their publisher had
 ///   a receipt for, unless a node is more than two seconds behind. They may be lost with a connection, and are not told.
 ///
@@ -75,7 +77,7 @@ use crate::error::{InvalidValue, LogError};
 ///   that it has of a channel is 0, ids in what is gone are new to it, and a cursor from before is told `$gap`. So a stream
 ///   should hold more than two minutes.
 /// - What [`Retention`](crate::Retention) keeps by interest goes by the clients of each node.
-/// - Bindings, presence and [`CloseSession`](crate::CloseSession) are of one node.
+/// - Bindings and presence are of one node.
 /// - A stream with one replica may lose its newest events in a power cut, and give their positions again.
 ///
 /// # Errors
