@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::StorageType;
 use fanfare::{
     Batch, Broadcast, Broker, CloseReason, CloseSession, Event, EventId, MemoryLog, NatsIndex, NatsLog,
-    PublishError, Publisher, SqliteLog,
+    PublishError, Publisher, Retention, SqliteLog,
 };
 use serde_json::{Value, json};
 use support::hub::Hub;
@@ -434,6 +434,17 @@ async fn ephemeral_events_reach_other_nodes_behind_the_stored_ones() {
         assert_eq!(receipt.seq, None);
         wanted.extend([stored, passing]);
     }
+    // Those of a batch stand in their places within it.
+    let batch = ["first", "second", "third"].map(|text| {
+        let event = if text == "third" { event(text).ephemeral() } else { event(text) };
+        Broadcast::channel("batch", event).expect("valid")
+    });
+    let mut batches = nodes[1].live("channel=batch").await;
+    let sent = nodes[0].broker.send(Batch::new(batch.to_vec()).expect("valid")).await;
+    sent.expect("it lives").expect("committed");
+    for text in ["first", "second", "third"] {
+        assert_eq!(batches.data().await, text);
+    }
     for client in &mut clients {
         let mut seen = Vec::new();
         while seen.len() < wanted.len() {
@@ -449,6 +460,33 @@ async fn ephemeral_events_reach_other_nodes_behind_the_stored_ones() {
         }
         assert!(client.is_quiet_for(Duration::from_millis(200)).await, "nothing twice");
     }
+}
+
+/// What is kept by interest goes on each node with the clients that it has.
+#[actix_web::test]
+async fn interest_is_that_of_each_node() {
+    let server = NatsServer::start();
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let retention = Retention::default().rule("run/*=interest:grace=300ms".parse().expect("valid"));
+        let log = log(&server.url(), MemoryLog::default());
+        let node = serve(Broker::builder().retention(retention).log(log));
+        node.until(PATIENCE, |stats| stats.ready).await;
+        nodes.push(node);
+    }
+    let mut client = nodes[0].live("channel=run/1").await;
+    insist(&nodes[0], "run/1", "kept").await;
+    assert_eq!(client.data().await, "kept");
+    let kept = async |node: &TestServer| {
+        let history = http::get(node.addr, "/rt/history?channel=run/1").await.json();
+        history["events"].as_array().expect("an array").len()
+    };
+    let start = Instant::now();
+    while kept(&nodes[1]).await > 0 {
+        assert!(start.elapsed() < PATIENCE, "nobody follows it there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(kept(&nodes[0]).await, 1, "somebody follows it here");
 }
 
 /// A stream that was made again is another log: who comes with an old cursor is told so, and live clients are sent to come
@@ -609,6 +647,18 @@ async fn an_index_in_a_file_goes_on_after_a_restart() {
     client.welcome().await;
     let wanted: Vec<_> = (10..620).map(|number| number.to_string()).collect();
     assert_eq!(data(&take(&mut client, 610).await), wanted);
+    // Of another stream it begins anew, also if nobody saw the change.
+    hub.terminate();
+    let mut hub = hub;
+    assert!(hub.child.wait().expect("ended").success());
+    server.jetstream().await.delete_stream(STREAM).await.expect("deleted");
+    one.until(PATIENCE, |stats| stats.ready && stats.head == 0).await;
+    insist(&one, "c", "another").await;
+    let hub = Hub::start(&args);
+    until_ready(hub.addr).await;
+    let mut client = SseClient::open(hub.addr, "/events?channel=c&from=earliest", &[]).await;
+    client.welcome().await;
+    assert_eq!(client.data().await, "another");
     // It is an index, and no log of its own.
     hub.terminate();
     let mut hub = hub;

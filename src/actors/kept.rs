@@ -49,6 +49,15 @@ impl KeptByInterest {
         }
     }
 
+    /// An event of these channels was stored by another node, for clients of its own.
+    pub(crate) fn hold_of_others(&mut self, channels: &[Channel], now: Instant) {
+        for channel in channels {
+            if matches!(self.retention.of(channel), Policy::Interest { .. }) {
+                self.hold(channel, Some(now));
+            }
+        }
+    }
+
     fn hold(&mut self, channel: &Channel, unfollowed_since: Option<Instant>) {
         match self.held.get_mut(channel) {
             // Nobody came with it: the time runs on.
@@ -187,6 +196,17 @@ mod tests {
         kept.hold_all(vec![channel("runs/7")], now);
         assert!(kept.sweep(now + GRACE - MS, |_| false).is_empty());
         assert_eq!(kept.sweep(now + GRACE, |_| false), [channel("runs/7")]);
+    }
+
+    #[test]
+    fn what_another_node_stored_goes_unless_somebody_here_follows() {
+        let (mut kept, now) = (kept(), Instant::now());
+        kept.hold_of_others(&[channel("runs/7"), channel("other")], now);
+        assert!(kept.sweep(now + GRACE, |_| true).is_empty());
+        kept.hold_of_others(&[channel("runs/7")], now + GRACE * 2);
+        assert!(kept.sweep(now + GRACE * 3 - MS, |_| false).is_empty());
+        assert_eq!(kept.sweep(now + GRACE * 3, |_| false), [channel("runs/7")]);
+        assert!(kept.held.is_empty() && kept.to_sweep.is_empty());
     }
 
     #[test]

@@ -275,7 +275,11 @@ impl Broker {
             }
             replies.push((group.reply, receipts));
         }
+        let now = Instant::now();
         for record in records {
+            if self.kept_by_interest.is_in_use() {
+                self.kept_by_interest.hold_of_others(&record.draft.channels, now);
+            }
             self.route(record, &mut out);
         }
         self.send_out(out);

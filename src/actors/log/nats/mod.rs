@@ -76,7 +76,8 @@ use crate::error::{InvalidValue, LogError};
 /// - An index that begins with an empty file knows of nothing that the stream has let go of: the `prev` of the first event
 ///   that it has of a channel is 0, ids in what is gone are new to it, and a cursor from before is told `$gap`. So a stream
 ///   should hold more than two minutes.
-/// - What [`Retention`](crate::Retention) keeps by interest goes by the clients of each node.
+/// - What [`Retention`](crate::Retention) keeps by interest goes by the clients of each node: what is published where nobody
+///   follows the channel is ephemeral, and what a node keeps of it goes when its own clients have gone.
 /// - Bindings and presence are of one node.
 /// - A stream with one replica may lose its newest events in a power cut, and give their positions again.
 ///
