@@ -13,6 +13,7 @@ use fanfare::{
     PublishError, Publisher, Retention, SqliteLog,
 };
 use serde_json::{Value, json};
+use support::disk::Disk;
 use support::hub::Hub;
 use support::nats::{NatsServer, Wire};
 use support::sse::SseClient;
@@ -665,6 +666,44 @@ async fn an_index_in_a_file_goes_on_after_a_restart() {
     assert!(hub.child.wait().expect("ended").success());
     let said = refused(&["--log", &path]);
     assert!(said.contains("is the index of a shared order"), "{said}");
+}
+
+/// A node whose disk is full has nothing in its head that is not in its index: it says that it takes nothing, the others go
+/// on, and with room again it delivers all that it could not keep, in order and once.
+#[actix_web::test]
+async fn a_node_whose_disk_is_full_goes_on_when_there_is_room() {
+    let server = NatsServer::start();
+    let disk = Disk::mount("cluster-full", "2m");
+    disk.fill(1 << 20);
+    let (one, full) = (
+        node(&server).await,
+        node_with(&server.url(), SqliteLog::open(disk.path.join("index.db")).expect("it opens")).await,
+    );
+    let mut client = full.live("channel=c").await;
+    let payload = |number: usize| format!("{number} {}", "x".repeat(20_000));
+    let mut count = 0;
+    let start = Instant::now();
+    while full.stats().await.ready {
+        let broadcast = Broadcast::channel("c", event(payload(count))).expect("valid");
+        one.broker.send(broadcast).await.expect("it lives").expect("the others go on");
+        count += 1;
+        assert!(start.elapsed() < PATIENCE, "the disk has no end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let answer = full.publish(r#"{"channel":"c","data":"no","id":"no"}"#).await;
+    assert_eq!(answer.status(), 503, "{answer:?}");
+    disk.free();
+    full.until(PATIENCE, |stats| stats.ready).await;
+    for number in 0..count {
+        assert_eq!(client.data().await.split(' ').next(), Some(number.to_string().as_str()));
+    }
+    insist(&full, "c", "on").await;
+    let mut next = client.data().await;
+    if next == "no" {
+        // It was sent and not answered, and came late.
+        next = client.data().await;
+    }
+    assert_eq!(next, "on");
 }
 
 async fn until_ready(addr: std::net::SocketAddr) {

@@ -9,7 +9,7 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +20,7 @@ use futures_util::future::{join_all, join3};
 use rand::RngExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use support::disk::Disk;
 use support::http;
 use support::hub::Hub;
 use support::sse::SseClient;
@@ -962,47 +963,6 @@ async fn a_file_that_cannot_serve_is_named() {
     expect_data(&mut client, ["kept"]).await;
     kill(hub);
     std::fs::remove_dir_all(folder).expect("removed");
-}
-
-/// A small disk of the test's own, gone with it.
-struct Disk {
-    path: PathBuf,
-}
-
-impl Disk {
-    fn mount(name: &str, size: &str) -> Self {
-        let disk = Self { path: folder(name) };
-        disk.run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
-        disk
-    }
-
-    fn run(&self, program: &str, args: &[&str]) {
-        let status = Command::new(program).args(args).arg(&self.path).status();
-        assert!(status.is_ok_and(|status| status.success()), "`{program} {args:?}`; this test needs root");
-    }
-
-    /// Takes all the room there is, or so many bytes.
-    fn fill(&self, most: usize) {
-        let mut file = std::fs::File::create(self.path.join("filler")).expect("a file");
-        let block = [0; 4096];
-        for _ in 0..most / block.len() {
-            if file.write_all(&block).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.path.join("filler")).expect("removed");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: when the test fails, somebody may still have a file open.
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-        let _ = std::fs::remove_dir(&self.path);
-    }
 }
 
 /// A full disk stops publishes and nothing else; with room again, all goes on by itself.

@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod bad_log;
+pub mod disk;
 pub mod http;
 pub mod hub;
 pub mod nats;
