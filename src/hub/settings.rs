@@ -257,14 +257,14 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_that_over_the_default() {
-        let text =
-            "heartbeat = \"3s\"\nmax_selectors = 7\ninsecure = true\nretention = [\"a=none\", \"b=none\"]\n";
+        let text = "heartbeat = \"3s\"\nnats = \"nats://a,nats://b\"\nmax_selectors = 7\ninsecure = true\nretention = [\"a=none\", \"b=none\"]\n";
         let path = file("wins", text);
         let config = path.to_str().expect("text");
         for args in [vec!["--config", config], vec!["serve", "--config", config]] {
             let settings = read(&[args.clone(), vec!["--heartbeat", "5s"]].concat()).expect("valid");
             assert_eq!((settings.heartbeat, settings.max_selectors), (Duration::from_secs(5), 7));
             assert!(settings.insecure && settings.retention.len() == 2);
+            assert_eq!(settings.nats.as_deref(), Some("nats://a,nats://b"));
             assert_eq!(read(&args).expect("valid").heartbeat, Duration::from_secs(3));
         }
     }

@@ -79,6 +79,8 @@ use crate::error::{InvalidValue, LogError};
 /// - What [`Retention`](crate::Retention) keeps by interest goes by the clients of each node: what is published where nobody
 ///   follows the channel is ephemeral, and what a node keeps of it goes when its own clients have gone.
 /// - Bindings and presence are of one node.
+/// - When the stream was made again, or has let go of what a node that was cut off did not see, all streams of the node end
+///   ([`CloseReason::Unavailable`](crate::CloseReason::Unavailable)), those of subscribers in its process among them.
 /// - A stream with one replica may lose its newest events in a power cut, and give their positions again.
 ///
 /// # Errors
