@@ -238,8 +238,9 @@ impl Database {
                 .prepare_cached("SELECT name FROM channels WHERE due <= ? ORDER BY due LIMIT 16")?;
             statement.query_map([now], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
         };
-        // An index that is being filled goes through hours in seconds: its ids grow old by the order's clock.
-        let moment = self.order_clock.unwrap_or(now);
+        // An index that is being filled goes through hours in seconds: its ids grow old by the order's clock. They are
+        // kept for twice as long as they count, since that clock may go back, and every index has to know the same.
+        let moment = self.order_clock.map_or(now, |clock| clock - WINDOW.as_millis() as i64);
         let stale: i64 = self.connection.query_row(
             "SELECT count(*) FROM (SELECT 1 FROM ids WHERE time <= ? LIMIT 1)",
             [moment - WINDOW.as_millis() as i64],
