@@ -304,7 +304,7 @@ mod tests {
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             };
-            assert_eq!(index.align(&extent(first, sequence)).await.2, false);
+            assert!(!index.align(&extent(first, sequence)).await.2, "it goes on");
             assert_eq!(rest, index.page(first - 1, heads).await);
             let beyond = (sequence + 5) * 4096;
             assert_eq!(index.align(&extent(beyond, sequence + 9)).await, (beyond - 1, beyond - 1, true));
