@@ -51,7 +51,7 @@ impl fmt::Debug for Name {
 ///
 /// The log is one total order, so one number stands for the whole vector of a client's positions: it has seen every
 /// event of its channels up to there. The name of the log and of the writer's term say which order is meant. Only while
-/// channels that were added to a live client are catching up does the token name their positions, each by its [`Tag`].
+/// channels that were added to a live client are catching up does the token name their positions, each under a short name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     log: Name,

@@ -2,8 +2,8 @@
 //!
 //! ```console
 //! cargo run --example workflow
-//! curl -X PUT -H 'content-type: application/json' -d '{"steps":20,"step_ms":500}' http://127.0.0.1:8083/workflows/nightly-7
-//! curl http://127.0.0.1:8083/workflows/nightly-7
+//! curl -X PUT -H 'content-type: application/json' -d '{"steps":20,"step_ms":500}' http://127.0.0.1:8085/workflows/nightly-7
+//! curl http://127.0.0.1:8085/workflows/nightly-7
 //! ```
 //!
 //! A change of a workflow is one event with its whole state, and the log is the store: no crash can leave a status without
@@ -18,6 +18,8 @@ mod api;
 mod pages;
 mod progress;
 mod runner;
+#[path = "../support/serve.rs"]
+mod serve;
 mod store;
 
 use std::error::Error;
@@ -27,11 +29,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use actix::Addr;
-use actix_web::rt::signal::unix::{SignalKind, signal};
-use actix_web::{App, HttpServer, web};
+use actix_web::web;
 use clap::Parser;
-use fanfare::http::{AuthError, Grant, HttpConfig, scope, tune_socket};
-use fanfare::{Broker, Drain, Retention, Selector, SessionId, SqliteLog};
+use fanfare::http::{AuthError, Grant, HttpConfig, scope};
+use fanfare::{Broker, Retention, Selector, SessionId};
 
 use self::store::Store;
 
@@ -39,11 +40,11 @@ use self::store::Store;
 #[derive(Debug, Parser)]
 struct Settings {
     /// The address to listen on.
-    #[arg(long, env = "WORKFLOW_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8083")]
+    #[arg(long, env = "WORKFLOW_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
 
-    /// The file that all is kept in.
-    #[arg(long, env = "WORKFLOW_LOG", value_name = "PATH", default_value = "workflow.db")]
+    /// Where all is kept: a file, or `memory` for as long as it runs.
+    #[arg(long, env = "WORKFLOW_LOG", value_name = "PATH|memory", default_value = "workflow.db")]
     log: PathBuf,
 
     /// How many updates of each workflow are kept: who was away for more is told, and loads the state again.
@@ -62,57 +63,24 @@ struct Service {
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::parse();
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    // Every open page is a socket; the usual soft limit of 1024 is soon reached.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of file descriptors could not be raised");
-    }
 
-    // Its source names the file and the remedy.
-    let log = SqliteLog::open(&settings.log)
-        .map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?;
     // Each update has the whole state, so that the newest is all that must be kept.
     let kept = format!("workflows/*=limits:max_events={}", settings.kept.max(1));
-    let broker = Broker::builder()
-        .log(log)
-        .retention(Retention::default().rule(kept.parse()?))
-        .drain(Duration::from_secs(3))
-        .start()?;
+    let retention = Retention::default().rule(kept.parse()?);
+    let builder = Broker::builder().retention(retention).drain(Duration::from_secs(3));
+    let broker = serve::start(builder, &settings.log)?;
     // Nobody is answered before everything is read: an old state would look like the newest.
     let store = Store::load(&broker).await?;
     let service = Service { broker: broker.clone(), store };
     let config = HttpConfig::default().authorize(|_| ready(visitor()));
 
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(service.clone()))
+    serve::serve("workflows", settings.listen, broker, move |app: &mut web::ServiceConfig| {
+        app.app_data(web::Data::new(service.clone()))
             .configure(pages::routes)
             .configure(api::routes)
-            .service(scope("/rt", &service.broker, config.clone()))
+            .service(scope("/rt", &service.broker, config.clone()));
     })
-    .h1_allow_half_closed(false)
-    .tcp_nodelay(true)
-    .on_connect(tune_socket)
-    .shutdown_timeout(5)
-    .disable_signals()
-    .bind(settings.listen)
-    .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
-    for address in server.addrs() {
-        tracing::info!("workflows are at http://{address}/");
-    }
-
-    let server = server.run();
-    let handle = server.handle();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    actix_web::rt::spawn(async move {
-        let (terminate, interrupt) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
-        futures_util::future::select(terminate, interrupt).await;
-        // The sockets end first, each with a time to come back: the server would wait for them for ever.
-        broker.do_send(Drain);
-        handle.stop(true).await;
-    });
-    server.await?;
-    Ok(())
+    .await
 }
 
 /// What everybody may do through the scope: follow workflows.

@@ -199,7 +199,7 @@ mod tests {
         /// All events from one position on, and what is told to be lost.
         async fn page(&self, after: Seq, until: Seq) -> (Vec<String>, Option<Seq>) {
             let all = Subscription::new([Selector::new("**").expect("valid")], Filter::default());
-            let interest = Interest { session: SessionId::derived_from(b"x"), subscription: all };
+            let interest = Interest::new(SessionId::derived_from(b"x"), all);
             let limit = PageLimit { events: usize::MAX, bytes: usize::MAX };
             let page = self.handle.read.send(ReadAfter { after, until, interest, limit }).await;
             let page = page.expect("it lives").expect("it reads");
