@@ -56,7 +56,6 @@ struct State {
     waker: Option<Waker>,
     /// Called when there is room for more to be written.
     room: Option<Waker>,
-    has_delivered: bool,
     awake: bool,
     stalled_since: Option<Instant>,
 }
@@ -208,15 +207,12 @@ impl Sink {
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.0.borrow_mut();
-        let State { seat, written, recast: cast, fell_out, has_delivered, .. } = &mut *state;
+        let State { seat, written, recast: cast, fell_out, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
         let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
         loop {
             match seat.pull() {
-                Pull::Bytes(bytes) => {
-                    *has_delivered = true;
-                    written.push_back(recast(bytes, cast.as_ref()));
-                }
+                Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_ref())),
                 Pull::FellOut => *fell_out = true,
                 _ => break,
             }
@@ -295,10 +291,11 @@ impl Sink {
         self.0.borrow().ended
     }
 
-    /// Whether its client was given nothing of a feed yet, and nothing of it waits.
-    pub(crate) fn is_untouched(&self) -> bool {
-        let state = self.0.borrow();
-        !state.has_delivered && !state.seat.as_ref().is_some_and(Seat::has_output)
+    /// Lets go of what waits in the feed: what is stored comes again from the log, what is ephemeral is counted as lost.
+    pub(crate) fn let_go(&self) {
+        if let Some(seat) = &mut self.0.borrow_mut().seat {
+            seat.fall_out();
+        }
     }
 
     /// Ends the stream with `last` behind what is written.
@@ -412,10 +409,7 @@ impl State {
             return pull;
         }
         match pull {
-            Pull::Bytes(bytes) => {
-                self.has_delivered = true;
-                Pull::Bytes(recast(bytes, self.recast.as_ref()))
-            }
+            Pull::Bytes(bytes) => Pull::Bytes(recast(bytes, self.recast.as_ref())),
             other => other,
         }
     }

@@ -5,8 +5,8 @@
 //! feed of both, at one place: ahead of it everything from the old feed, then what the strand missed, then what comes.
 //! A few strands catch up at a time, as many as a cursor has room for; others wait their turn.
 //!
-//! Only the first that goes on from a cursor, if nothing came to the client yet, becomes the base itself: then the client is
-//! where a stream would be that begins with that cursor.
+//! Only what goes on from a cursor as the client's first word becomes the base itself: then the client is where a stream
+//! would be that begins with that cursor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub(super) struct Beside {
     waiting: VecDeque<Added>,
     /// To be taken out of the base.
     leaving: Vec<Unfollow>,
+    first_word: FirstWord,
     /// Whether something has gone on from a cursor, and with it what the client's session was sent.
     is_inbox_asked_for: bool,
     asked: Option<Change>,
@@ -44,6 +45,15 @@ pub(super) struct Beside {
 
 /// Strands that catch up at a time at most.
 const CATCHING_UP: usize = 4;
+
+/// Whether the client has said where it goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstWord {
+    /// It is not live yet.
+    NotDue,
+    Due,
+    Said,
+}
 
 /// What the broker was asked.
 enum Change {
@@ -61,6 +71,7 @@ impl Beside {
             added: Vec::new(),
             waiting: VecDeque::new(),
             leaving: Vec::new(),
+            first_word: FirstWord::NotDue,
             is_inbox_asked_for: false,
             asked: None,
         }
@@ -176,15 +187,31 @@ impl Session {
         broker.do_send(Join { client, worker, added, joined, followed, at });
     }
 
-    /// Lets what goes on from a cursor be the base, if the client has no other yet and nothing came to it.
-    pub(super) fn resume_base(&mut self) {
-        let is_fresh = self.base.is_live()
-            && self.base.interest.subscription.is_empty()
-            && self.sink.is_live()
-            && self.sink.is_untouched();
-        let Some(beside) = self.beside.as_mut().filter(|_| is_fresh) else { return };
-        let Some(Added { strand, reference, .. }) = beside.take_first_resumed() else { return };
+    /// Whether the client, which is live, is to say first where it goes on from. What comes waits for it.
+    pub(super) fn awaits_first_word(&mut self) -> bool {
+        let Some(beside) = &mut self.beside else { return false };
+        // A second time it has fallen out meanwhile, and goes on with what comes.
+        let is_first = beside.first_word == FirstWord::NotDue;
+        beside.first_word = if is_first { FirstWord::Due } else { FirstWord::Said };
+        if !beside.waiting.is_empty() || !beside.leaving.is_empty() {
+            self.take_first_word();
+        }
+        self.beside.as_ref().is_some_and(|beside| beside.first_word == FirstWord::Due)
+    }
+
+    /// The client has said its first word, or has had its time for it. If it goes on from a cursor, that is its base: it is
+    /// where a stream would be that begins so. Else it goes on with what comes.
+    pub(super) fn take_first_word(&mut self) {
+        let is_live = self.base.is_live();
+        let due = self.beside.as_mut().filter(|beside| is_live && beside.first_word == FirstWord::Due);
+        let Some(beside) = due else { return };
+        beside.first_word = FirstWord::Said;
+        let Some(Added { strand, reference, .. }) = beside.take_first_resumed() else {
+            return self.sink.go_live();
+        };
         beside.is_inbox_asked_for = true;
+        self.sink.let_go();
+        self.tell_lag();
         self.worker.floor.borrow_mut().unseat(self.client, strand.interest.subscription.clone());
         self.base = strand;
         self.base_asked = Some(reference);
@@ -397,6 +424,7 @@ impl Handler<Follow> for Session {
         beside.last_key += 1;
         let strand = Strand::new(Interest::new(session, subscription), start);
         beside.waiting.push_back(Added::new(beside.last_key, strand, reference));
+        self.take_first_word();
         self.go_on(ctx);
     }
 }
@@ -425,6 +453,7 @@ impl Handler<Unfollow> for Session {
         beside.ledger.remove(&unfollow.selectors);
         beside.leaving.push(unfollow);
         self.name_exceptions();
+        self.take_first_word();
         self.go_on(ctx);
     }
 }

@@ -46,6 +46,14 @@ const PIECE_BYTES: usize = 32 * 1024;
 /// The strand that a client began with.
 const BASE: u32 = 0;
 
+/// How long a client that can ask is given to say where it goes on from, before what comes is sent to it.
+const FIRST_WORD: Duration = Duration::from_millis(100);
+
+/// Command: the client has had its time for a first word.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct FirstWordDue;
+
 /// Command: look again whether the head has come.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -139,7 +147,6 @@ impl Session {
             return;
         }
         self.leave_now();
-        self.resume_base();
         if let Some(at) = self.base.ask() {
             self.attach(at);
         }
@@ -502,7 +509,11 @@ impl Handler<Admitted> for Session {
                 self.write_frames(frames);
                 if is_whole {
                     self.base.catch_up = CatchUp::Live;
-                    self.sink.go_live();
+                    if self.awaits_first_word() {
+                        ctx.notify_later(FirstWordDue, FIRST_WORD);
+                    } else {
+                        self.sink.go_live();
+                    }
                     self.go_on(ctx);
                 } else {
                     self.base.catch_up = CatchUp::Written;
@@ -527,6 +538,15 @@ impl Handler<Admitted> for Session {
             }
             Answer::Refused(reason) => self.close(reason, ctx),
         }
+    }
+}
+
+impl Handler<FirstWordDue> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: FirstWordDue, ctx: &mut Self::Context) {
+        self.take_first_word();
+        self.go_on(ctx);
     }
 }
 

@@ -31,8 +31,6 @@ pub enum Transport {
     /// - It needs a [channel](super::Subscribe::channel), and keeps to HTTP/1.1.
     /// - The server's heartbeats are answered while the stream is polled. One that is left alone for two of them is cut
     ///   (`slow`), and comes back by its cursor.
-    /// - What is sent to the session and to everyone is live at once, also while the stream still catches up: it comes ahead of
-    ///   what is older, and again if the connection is cut before the stream has caught up. Channels keep the log's order.
     /// - [Strict](super::Subscribe::strict) is checked here: the stream is [connected](super::Item::Connected), and then ends.
     WebSocket,
 }
