@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::actors::{BindingBounds, FeedBounds, IntakeBounds, WorkerSettings};
+use crate::actors::{AdmissionLimits, BindingBounds, FeedBounds, IntakeBounds, WorkerSettings};
 use crate::error::InvalidValue;
 use crate::retention::Retention;
 
@@ -15,9 +15,15 @@ pub(crate) struct Settings {
     pub(crate) ring_bytes: usize,
     pub(crate) retention: Retention,
     pub(crate) worker: WorkerSettings,
+    /// How long going away takes.
+    pub(crate) drain: Duration,
+    pub(crate) admission: AdmissionLimits,
+    /// How old a connection may become.
+    pub(crate) max_age: Option<Duration>,
 }
 
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+const MIN_AGE: Duration = Duration::from_secs(1);
 const MAX_DRAIN: Duration = Duration::from_secs(3600);
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 
@@ -33,8 +39,16 @@ impl Default for Settings {
                 feed: FeedBounds { events: 1024, bytes: 1 << 20 },
                 heartbeat: Duration::from_secs(15),
                 stall_timeout: Duration::from_secs(30),
-                drain: Duration::from_secs(10),
             },
+            drain: Duration::from_secs(10),
+            admission: AdmissionLimits {
+                connections: 100_000,
+                per_session: 32,
+                per_address: 0,
+                connect_rate: 0,
+                publish_rate: 0,
+            },
+            max_age: None,
         }
     }
 }
@@ -47,8 +61,11 @@ impl Settings {
         if self.worker.stall_timeout < self.worker.heartbeat {
             return Err(InvalidValue::new("stall_timeout", "must not be less than the heartbeat"));
         }
-        if self.worker.drain > MAX_DRAIN {
+        if self.drain > MAX_DRAIN {
             return Err(InvalidValue::new("drain", "must be at most 1 h"));
+        }
+        if self.max_age.is_some_and(|age| age < MIN_AGE) {
+            return Err(InvalidValue::new("max_connection_age", "must be 0 for none, or at least 1 s"));
         }
         if self.bindings.count == 0 || self.bindings.idle.is_zero() {
             return Err(InvalidValue::new(

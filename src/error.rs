@@ -81,6 +81,15 @@ pub enum PublishError {
     /// The broker is draining and takes no more events.
     #[error("the broker is draining")]
     Draining,
+    /// The session that publishes was ended ([`CloseSession`](crate::CloseSession)).
+    #[error("the session was ended")]
+    Revoked,
+    /// The publisher publishes faster than it may ([`Builder::publish_rate`](crate::Builder::publish_rate)).
+    #[error("more events in a second than this publisher may publish")]
+    TooFast {
+        /// When there is room for these events.
+        retry_in: std::time::Duration,
+    },
     /// Bindings ([`Bind`](crate::Bind)) would have given an event more attributes than it may have, a binding that
     /// was to be made with its event cannot be made, or what is published together is more than the log can commit as
     /// one. The same publish is refused again as long as that holds.
@@ -190,6 +199,10 @@ pub enum CloseReason {
     ExpiredToken,
     /// The session was ended; do not come back with it.
     Revoked,
+    /// As many clients are connected, or come, as may.
+    Limit,
+    /// The connection is as old as it may become; come back.
+    TooOld,
 }
 
 impl CloseReason {
@@ -209,6 +222,8 @@ impl CloseReason {
             Self::Unavailable => "unavailable",
             Self::ExpiredToken => "expired_token",
             Self::Revoked => "revoked",
+            Self::Limit => "limit",
+            Self::TooOld => "too_old",
         }
     }
 }

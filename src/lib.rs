@@ -41,7 +41,7 @@ pub use actors::log::{Durability, SqliteLog};
 pub use actors::log::{NatsIndex, NatsLog};
 pub use actors::{
     Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
-    Log, Members, MemoryLog, Presence, Receipt, Sessions, Stats, Unbind, log,
+    DrainWithin, Log, Members, MemoryLog, Presence, Receipt, Sessions, Stats, Unbind, log,
 };
 pub use binding::Pairs;
 pub use channel::{Channel, Selector};

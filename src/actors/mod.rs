@@ -14,8 +14,11 @@
 //! Strong addresses point down, weak ones up. Commands go down and are imperatives, facts go up and are participles.
 //! The actors receive and send; the plain structs beside them decide.
 
+mod admission;
 mod bindings;
 pub(crate) mod broker;
+mod bucket;
+pub(crate) mod farewell;
 mod feed;
 mod heartbeat;
 mod index;
@@ -27,17 +30,20 @@ pub mod log;
 mod model;
 mod registry;
 mod replay;
+pub(crate) mod revoked;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;
 mod tick;
 mod turns;
+mod waves;
 pub(crate) mod worker;
 
+pub(crate) use self::admission::{AdmissionLimits, Full};
 pub(crate) use self::bindings::BindingBounds;
 pub use self::broker::{
     Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
-    Members, Presence, Receipt, Sessions, Stats, Unbind,
+    DrainWithin, Members, Presence, Receipt, Sessions, Stats, Unbind,
 };
 pub(crate) use self::feed::FeedBounds;
 pub(crate) use self::intake::IntakeBounds;

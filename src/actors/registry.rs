@@ -220,6 +220,16 @@ impl Registry {
         keys.filter_map(|&key| self.clients.get(key as usize)).map(|client| (client.route.worker, client.id))
     }
 
+    /// All clients, by the worker that has them.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = (WorkerKey, ClientId)> {
+        self.clients.iter().map(|(_, client)| (client.route.worker, client.id))
+    }
+
+    /// Whether a client was entered.
+    pub(crate) fn knows(&self, id: ClientId) -> bool {
+        self.keys.contains_key(&id)
+    }
+
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
         self.sessions.keys().copied()
     }

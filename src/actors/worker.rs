@@ -15,6 +15,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::broker::{Broker, Delivered, WorkerAddr, WorkerStopped};
+use super::farewell::Farewell;
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, Joined, MayRead, Ping, Session};
@@ -90,14 +91,14 @@ pub(crate) struct TakeTurns;
 #[rtype(result = "()")]
 pub(crate) struct CloseClients {
     pub(crate) clients: Vec<ClientId>,
-    pub(crate) reason: CloseReason,
+    pub(crate) farewell: Farewell,
 }
 
 /// Command: end all streams.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub(crate) struct CloseAll {
-    pub(crate) reason: CloseReason,
+    pub(crate) farewell: Farewell,
 }
 
 /// Command: what the broker wants of its workers. The first thing that a worker hears from it.
@@ -107,7 +108,6 @@ pub(crate) struct WorkerSettings {
     pub(crate) feed: FeedBounds,
     pub(crate) heartbeat: Duration,
     pub(crate) stall_timeout: Duration,
-    pub(crate) drain: Duration,
 }
 
 /// Command: end all streams and stop; there is no broker any more.
@@ -162,7 +162,7 @@ impl Actor for Worker {
     fn stopped(&mut self, ctx: &mut Self::Context) {
         // Nobody would write to them any more.
         for member in self.floor.borrow().members.values() {
-            member.session.do_send(Close(CloseReason::Unavailable));
+            member.session.do_send(Close(CloseReason::Unavailable.into()));
         }
         if let Some(broker) = self.broker.upgrade() {
             broker.do_send(WorkerStopped { worker: WorkerAddr::Thread(ctx.address()) });
@@ -243,7 +243,7 @@ impl Handler<PingSlot> for Worker {
             // Each ping asks for a sign of life; who owes two has had the time of both.
             let is_silent = member.sink.silent_for(now) >= floor.settings.heartbeat * 2;
             if is_silent || member.sink.stalled_for(now) >= floor.settings.stall_timeout {
-                member.session.do_send(Close(CloseReason::Slow));
+                member.session.do_send(Close(CloseReason::Slow.into()));
             } else if !member.sink.push_ping(block.clone(), head) {
                 member.session.do_send(Ping);
             }
@@ -271,10 +271,10 @@ impl Handler<TakeTurns> for Worker {
 impl Handler<CloseClients> for Worker {
     type Result = ();
 
-    fn handle(&mut self, CloseClients { clients, reason }: CloseClients, _: &mut Self::Context) {
+    fn handle(&mut self, CloseClients { clients, farewell }: CloseClients, _: &mut Self::Context) {
         let floor = self.floor.borrow();
         for member in clients.iter().filter_map(|client| floor.members.get(client)) {
-            member.session.do_send(Close(reason));
+            member.session.do_send(Close(farewell));
         }
     }
 }
@@ -282,9 +282,9 @@ impl Handler<CloseClients> for Worker {
 impl Handler<CloseAll> for Worker {
     type Result = ();
 
-    fn handle(&mut self, CloseAll { reason }: CloseAll, _: &mut Self::Context) {
+    fn handle(&mut self, CloseAll { farewell }: CloseAll, _: &mut Self::Context) {
         for member in self.floor.borrow().members.values() {
-            member.session.do_send(Close(reason));
+            member.session.do_send(Close(farewell));
         }
     }
 }
@@ -293,7 +293,7 @@ impl Handler<Retire> for Worker {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
-        self.handle(CloseAll { reason: CloseReason::Unavailable }, ctx);
+        self.handle(CloseAll { farewell: CloseReason::Unavailable.into() }, ctx);
         ctx.stop();
     }
 }
@@ -548,16 +548,22 @@ impl Floor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::broker::Knock;
+    use crate::actors::revoked::Standing;
     use crate::actors::session::SessionSettings;
     use crate::interest::Interest;
 
     #[actix_web::test]
     async fn no_feed_is_left_of_a_client_whose_stream_has_ended() {
-        let broker = Broker::builder().start().expect("started").downgrade();
-        let handle = Worker::start_here(broker.clone());
+        let broker = Broker::builder().start().expect("started");
         let (client, session) = (ClientId::mint(), SessionId::mint());
+        let standing = Standing { session, asked: Instant::now(), issued: None };
+        let pass = broker.send(Knock { client, standing, address: None }).await.expect("answered");
+        let broker = broker.downgrade();
+        let handle = Worker::start_here(broker.clone());
         let settings = SessionSettings {
             client,
+            pass: pass.expect("let in"),
             interest: Interest::new(session, Subscription::default()),
             encoding: Encoding::Ws,
             start: crate::actors::broker::Start::At(crate::actors::broker::Begin::Now),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use tokio::sync::oneshot;
 
 use super::body::SinkBody;
-use super::grant::Grant;
+use super::door::last_word;
+use super::grant::{AuthError, Grant};
 use super::problem::Problem;
 use super::query::Query;
 use super::{HttpConfig, Mount};
@@ -21,7 +22,7 @@ use crate::interest::{Filter, Interest, Subscription};
 use crate::wire::Encoding;
 
 pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Result<HttpResponse, Problem> {
-    let grant = match mount.config.grant(&request).await {
+    let grant = match mount.config.claim(&request).await {
         Ok(grant) => grant,
         Err(error) => return error.for_stream(),
     };
@@ -31,9 +32,17 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     let wanted = Wanted::read(&query, header)?;
 
     let client = ClientId::mint();
+    let mut response = response(client, &grant);
+    let pass = match mount.let_in(&request, client, &grant).await {
+        Ok(pass) => pass,
+        Err(refused) if refused.is_for_good() => return AuthError::Ended.for_stream(),
+        Err(refused) if wanted.is_strict => return Err(refused.into()),
+        Err(refused) => return Ok(response.streaming(last_word(refused, wanted.encoding))),
+    };
     let (verdict, settled) = oneshot::channel();
     let settings = SessionSettings {
         client,
+        pass,
         interest: Interest::new(grant.session, subscription),
         encoding: wanted.encoding,
         start: wanted.start,
@@ -55,7 +64,11 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
             }
         }
     }
+    Ok(response.body(body))
+}
 
+/// The head of a stream.
+fn response(client: ClientId, grant: &Grant) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
         .insert_header((CONTENT_TYPE, "text/event-stream"))
@@ -65,10 +78,10 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
         .insert_header(("x-accel-buffering", "no"))
         .insert_header(("fanfare-client", client.to_string()))
         .insert_header(("fanfare-session", grant.session.to_string()));
-    if let Some(cookie) = grant.set_cookie {
-        response.cookie(cookie);
+    if let Some(cookie) = &grant.set_cookie {
+        response.cookie(cookie.clone());
     }
-    Ok(response.body(body))
+    response
 }
 
 /// What a request wants to follow, if it may.

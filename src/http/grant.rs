@@ -1,11 +1,12 @@
 //! What a request may do, as the application's hook says.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use actix_web::HttpResponse;
 use actix_web::cookie::Cookie;
 
 use super::problem::Problem;
+use crate::actors::revoked::Standing;
 use crate::channel::{Channel, Selector};
 use crate::error::InvalidValue;
 use crate::identity::{Publisher, SessionId};
@@ -28,6 +29,9 @@ pub struct Grant {
     pub(super) session: SessionId,
     pub(super) publisher: Publisher,
     pub(super) expires: Option<SystemTime>,
+    /// When it was asked for: no later than whatever it was decided by.
+    asked: Instant,
+    issued_at: Option<SystemTime>,
     pub(super) is_admin: bool,
     pub(super) is_by_cookie: bool,
     pub(super) set_cookie: Option<Cookie<'static>>,
@@ -44,6 +48,8 @@ impl Grant {
             session,
             publisher: Publisher::HUB,
             expires: None,
+            asked: Instant::now(),
+            issued_at: None,
             is_admin: false,
             is_by_cookie: false,
             set_cookie: None,
@@ -96,6 +102,14 @@ impl Grant {
         self
     }
 
+    /// Says when what the client shows was issued: a token's `iat`, the moment of a login. When the session is revoked
+    /// ([`CloseSession`](crate::CloseSession)), what was issued in that second or before is refused for 24 hours, and what
+    /// was issued later is welcome. Without it, everything of that session is refused.
+    pub fn issued_at(mut self, at: SystemTime) -> Self {
+        self.issued_at = Some(at);
+        self
+    }
+
     /// Says that a cookie, which browsers send from other sites' pages too, is all that speaks for the request: then a
     /// change needs an `Origin` of the application's own.
     pub fn by_cookie(mut self) -> Self {
@@ -106,6 +120,15 @@ impl Grant {
     pub(super) fn with_cookie(mut self, cookie: Cookie<'static>) -> Self {
         self.set_cookie = Some(cookie);
         self
+    }
+
+    pub(super) fn asked_at(mut self, at: Instant) -> Self {
+        self.asked = at;
+        self
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing { session: self.session, asked: self.asked, issued: self.issued_at }
     }
 
     pub(super) fn may_subscribe(&self, selector: &Selector) -> bool {

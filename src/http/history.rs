@@ -36,7 +36,8 @@ pub(super) async fn history(request: HttpRequest, mount: web::Data<Mount>) -> Re
     let query = Query::parse(request.query_string())?;
     let subscription = follow(&query, &mount.config, &grant)?;
     let limit = limit(&query)?;
-    let history = ask(&mount, AskHistory).await?.ok_or_else(gone)?;
+    let history = ask(&mount, AskHistory).await??;
+    let _turn = history.turn.begin().await;
     let after = after(&query, &history.lineage, history.head)?;
 
     let interest = Interest::new(grant.session, subscription);

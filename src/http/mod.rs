@@ -19,6 +19,7 @@
 //! | `POST publish` | receipts, once the events are committed |
 //! | `GET history?channel=…` | what the log keeps, page by page |
 //! | `GET presence?channel=…` | who follows a channel |
+//! | `DELETE sessions/{id}` | ends a session's streams, and refuses what it has; needs an admin grant |
 //! | `GET status` | how the broker stands; needs an admin grant |
 //!
 //! Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`, and `field` where one
@@ -27,6 +28,7 @@
 mod anonymous;
 mod body;
 mod cors;
+mod door;
 mod events;
 mod grant;
 mod history;
@@ -38,6 +40,7 @@ mod problem;
 mod publish;
 mod publish_body;
 mod query;
+mod sessions;
 mod socket;
 mod state;
 mod ws;
@@ -47,6 +50,7 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Addr, WeakAddr};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
@@ -63,6 +67,7 @@ pub use self::origin::Origin;
 use self::problem::Problem;
 pub use self::socket::tune_socket;
 use crate::actors::Broker;
+use crate::actors::broker::IsRevoked;
 use crate::actors::worker::{Worker, WorkerHandle};
 use crate::event::Payload;
 
@@ -79,6 +84,9 @@ pub struct HttpConfig {
     max_selectors: usize,
     max_payload: usize,
     max_body: usize,
+    trusted_proxies: usize,
+    /// Who knows which sessions were ended, once the scope is there.
+    broker: Option<WeakAddr<Broker>>,
 }
 
 impl HttpConfig {
@@ -187,13 +195,43 @@ impl HttpConfig {
         self
     }
 
+    /// How many proxies stand in front, each of which adds to `X-Forwarded-For` whom it has a request from: the client's
+    /// address is the one that the first of them wrote. With 0 it is the connection's own. To believe more
+    /// of them than there are lets clients choose their address. Default: 0.
+    ///
+    /// It matters for [`Builder::max_connections_per_address`](crate::Builder::max_connections_per_address) alone.
+    pub fn trusted_proxies(mut self, count: usize) -> Self {
+        self.trusted_proxies = count;
+        self
+    }
+
+    /// What a request may do, unless its session was ended.
     async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
-        (self.authorize)(request.clone()).await
+        let grant = self.claim(request).await?;
+        self.unless_revoked(grant).await
+    }
+
+    /// What a request may do by what it shows. Whether that still counts is left to the broker, which is asked for
+    /// something with the [standing](Grant::standing) of the grant.
+    async fn claim(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
+        let asked = Instant::now();
+        Ok((self.authorize)(request.clone()).await?.asked_at(asked))
     }
 
     /// The grant of a token that came on a connection which is already open.
     async fn token_grant(&self, token: String) -> Result<Grant, AuthError> {
-        (self.authorize_token)(token).await
+        let asked = Instant::now();
+        let grant = (self.authorize_token)(token).await?.asked_at(asked);
+        self.unless_revoked(grant).await
+    }
+
+    async fn unless_revoked(&self, grant: Grant) -> Result<Grant, AuthError> {
+        let Some(broker) = self.broker.as_ref().and_then(WeakAddr::upgrade) else { return Ok(grant) };
+        match broker.send(IsRevoked(grant.standing())).await {
+            Ok(true) => Err(AuthError::Ended),
+            // Without a broker there is nothing to be had anyway.
+            Ok(false) | Err(_) => Ok(grant),
+        }
     }
 }
 
@@ -212,6 +250,8 @@ impl Default for HttpConfig {
             max_selectors: 128,
             max_payload: Payload::MAX_BYTES,
             max_body: 1024 * 1024,
+            trusted_proxies: 0,
+            broker: None,
         }
     }
 }
@@ -223,6 +263,7 @@ impl fmt::Debug for HttpConfig {
             .field("max_selectors", &self.max_selectors)
             .field("max_payload", &self.max_payload)
             .field("max_body", &self.max_body)
+            .field("trusted_proxies", &self.trusted_proxies)
             .finish_non_exhaustive()
     }
 }
@@ -248,6 +289,7 @@ pub fn scope(
     > + use<>,
 > {
     let origins: Rc<[Origin]> = config.origins.as_slice().into();
+    let config = HttpConfig { broker: Some(broker.downgrade()), ..config };
     let mount = Mount { broker: broker.downgrade(), config, worker: RefCell::default() };
     let get_only =
         |path: &str, route: actix_web::Route| web::resource(path).route(route).default_service(only("GET"));
@@ -260,6 +302,11 @@ pub fn scope(
         .service(get_only("/ws", web::get().to(ws::ws)))
         .service(
             web::resource("/publish").route(web::post().to(publish::publish)).default_service(only("POST")),
+        )
+        .service(
+            web::resource("/sessions/{id}")
+                .route(web::delete().to(sessions::revoke))
+                .default_service(only("DELETE")),
         )
         .default_service(web::to(|| async {
             Problem::not_found("there is no such endpoint").error_response()

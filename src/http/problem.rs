@@ -9,6 +9,7 @@ use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 
+use crate::actors::farewell::spread;
 use crate::error::{CloseReason, InvalidValue, PublishError};
 
 /// An error as a client sees it.
@@ -61,6 +62,7 @@ impl Problem {
         unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format";
         misdirected: MISDIRECTED_REQUEST, "misdirected", "Not under this name";
         upgrade_required: UPGRADE_REQUIRED, "upgrade-required", "This is a WebSocket";
+        too_many: TOO_MANY_REQUESTS, "too-many", "Too many at once";
         unavailable: SERVICE_UNAVAILABLE, "unavailable", "Try again later";
     }
 
@@ -88,6 +90,8 @@ impl Problem {
                 return Self::unauthenticated("the session was ended");
             }
             CloseReason::Slow => "the client did not read",
+            CloseReason::Limit => "as many clients are connected, or come, as may",
+            CloseReason::TooOld => "the connection is too old",
         };
         Self::unavailable(detail).retry_after(delay)
     }
@@ -129,8 +133,13 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         let delay = match error {
             PublishError::Invalid { index, invalid } => return Self::from(invalid).index(Some(index)),
-            PublishError::Overloaded => Duration::from_secs(1),
-            PublishError::Draining | PublishError::Log(_) => Duration::from_secs(5),
+            PublishError::Revoked => return Self::unauthenticated(error.to_string()),
+            PublishError::TooFast { retry_in } => {
+                return Self::too_many(error.to_string()).retry_after(retry_in + spread(0, 1_000));
+            }
+            PublishError::Overloaded => spread(1_000, 3_000),
+            PublishError::Draining => spread(5_000, 30_000),
+            PublishError::Log(_) => spread(5_000, 15_000),
         };
         Self::unavailable(error.to_string()).retry_after(delay)
     }

@@ -17,7 +17,7 @@ pub(super) async fn publish(
     body: web::Payload,
     mount: web::Data<Mount>,
 ) -> Result<HttpResponse, Problem> {
-    let grant = mount.config.grant(&request).await?;
+    let grant = mount.config.claim(&request).await?;
     origin::check(&request, &mount.config, &grant)?;
     let format = format(&request)?;
     let limit = mount.config.max_body;
@@ -40,7 +40,7 @@ pub(super) async fn publish(
     let batch = Batch::new(broadcasts.collect::<Result<_, _>>()?)?;
     let broker = mount.broker.upgrade().ok_or_else(gone)?;
     let (reply, receipts) = oneshot::channel();
-    broker.do_send(Publish { batch, reply });
+    broker.do_send(Publish { batch, standing: grant.standing(), reply });
     let receipts = receipts.await.map_err(|_| gone())?.map_err(|error| {
         let problem = Problem::from(error);
         if is_batch { problem } else { problem.index(None) }

@@ -52,8 +52,8 @@ pub(super) fn notice(cursor: Option<&Cursor>, notice: &Notice) -> Bytes {
 /// The code that a connection is closed with for this reason.
 pub(crate) fn code(reason: CloseReason) -> CloseCode {
     match reason {
-        CloseReason::Draining => CloseCode::Restart,
-        CloseReason::Unavailable => CloseCode::Again,
+        CloseReason::Draining | CloseReason::TooOld => CloseCode::Restart,
+        CloseReason::Unavailable | CloseReason::Limit => CloseCode::Again,
         CloseReason::Revoked => CloseCode::Other(4001),
         CloseReason::ExpiredToken => CloseCode::Other(4002),
         CloseReason::Slow => CloseCode::Other(4008),

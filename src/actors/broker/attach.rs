@@ -7,13 +7,13 @@ use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
 use super::Broker;
+use crate::actors::farewell::Farewell;
 use crate::actors::local::Local;
 use crate::actors::registry::{Route, WorkerKey};
 use crate::actors::ring::{Ring, Slice};
 use crate::actors::session::{Answer, LogReader, Origin, PAGE, Reset};
 use crate::actors::worker::{Admit, Retire, Worker};
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
-use crate::error::CloseReason;
 use crate::identity::ClientId;
 use crate::interest::{Interest, Subscription};
 use crate::record::Record;
@@ -156,13 +156,16 @@ impl Broker {
             return;
         }
         let worker = self.worker_key(address);
-        let timeline = match &self.lineage {
-            _ if self.is_draining => None,
-            None => return self.early.push(attach),
-            Some(lineage) => Some(lineage.timeline()),
+        // Those who are here already go when they are told to.
+        let draining = self.draining.filter(|_| !self.registry.knows(attach.client));
+        let barred = self.bars(attach.client).map(Farewell::from).or(draining);
+        let timeline = match (barred, &self.lineage) {
+            (Some(farewell), _) => Err(farewell),
+            (None, None) => return self.early.push(attach),
+            (None, Some(lineage)) => Ok(lineage.timeline()),
         };
         let Attach { client, outlet, interest, followed, at } = attach;
-        if timeline.is_some() {
+        if timeline.is_ok() {
             let route = Route { worker, encoding: outlet.encoding() };
             // Known from its first word on, so that it can be counted, reached and closed while it catches up.
             self.registry.enter(client, interest.clone(), route);
@@ -186,15 +189,18 @@ impl Broker {
         }
     }
 
-    /// What a client is told, `slice` being how it is given what the ring has. Without a timeline there is no stream.
+    /// What a client is told, `slice` being how it is given what the ring has. Without a timeline there is no stream, but a farewell.
     pub(super) fn answer<F>(
         &mut self,
-        timeline: Option<Timeline>,
+        timeline: Result<Timeline, Farewell>,
         at: At,
         interest: &Interest,
         slice: impl FnOnce(&mut Ring, Seq, &Timeline) -> Slice<F>,
     ) -> Answer<F> {
-        let Some(timeline) = timeline else { return Answer::Refused(CloseReason::Draining) };
+        let timeline = match timeline {
+            Ok(timeline) => timeline,
+            Err(farewell) => return Answer::Refused(farewell),
+        };
         let Located { origin, reset, had } = match self.locate(at, interest) {
             Ok(located) => located,
             Err(Ahead) => return Answer::Ahead,
@@ -326,6 +332,7 @@ impl Handler<Detached> for Broker {
 
     fn handle(&mut self, Detached { client }: Detached, _: &mut Self::Context) {
         self.early.retain(|attach| attach.client != client);
+        self.admission.leave(client);
         if let Some(interest) = self.registry.leave(client) {
             self.kept_by_interest.leave(interest.subscription.selectors(), Instant::now());
         }

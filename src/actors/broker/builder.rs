@@ -40,10 +40,57 @@ impl Builder {
         self
     }
 
-    /// How long this process takes to go away once it is told to: clients are asked to come back after that.
-    /// Default: 10 s.
+    /// How long this process takes to go away once it is told to by [`Drain`](crate::Drain): clients are asked to come
+    /// back after that. Default: 10 s.
     pub fn drain(mut self, drain: Duration) -> Self {
-        self.settings.worker.drain = drain;
+        self.settings.drain = drain;
+        self
+    }
+
+    /// How many clients may be connected, over all scopes that are mounted; 0 for as many as come. Default: 100,000.
+    ///
+    /// Beyond a limit a stream is answered 200 and told in `$closing` `limit` to come back in 5 to 30 s, since an
+    /// `EventSource` gives up on any other status; with `strict=1` and for a WebSocket it is a 503, or a 429 where the
+    /// session or the address is at its limit. Subscribers in this process are not counted.
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.settings.admission.connections = max;
+        self
+    }
+
+    /// How many clients one session may have; 0 for as many as come. Default: 32.
+    pub fn max_connections_per_session(mut self, max: usize) -> Self {
+        self.settings.admission.per_session = max;
+        self
+    }
+
+    /// How many clients may come from one address, or from one network of 64 bits in version 6; 0 for as many as come.
+    /// Behind a proxy see [`HttpConfig::trusted_proxies`](crate::http::HttpConfig::trusted_proxies), without which all
+    /// come from the proxy's. Default: 0.
+    pub fn max_connections_per_address(mut self, max: usize) -> Self {
+        self.settings.admission.per_address = max;
+        self
+    }
+
+    /// How many clients may come in a second; 0 for as many as come. Default: 0.
+    pub fn connect_rate(mut self, per_second: u32) -> Self {
+        self.settings.admission.connect_rate = per_second;
+        self
+    }
+
+    /// How many events one publisher may publish in a second over HTTP and WebSocket, and as many at once; 0 for as many
+    /// as the log takes. What is beyond is answered 429. A batch that is larger than that needs a quiet second before
+    /// it, and is paid for by the time after. Those without a name of their own
+    /// ([`Grant::publisher`](crate::http::Grant::publisher)) are one publisher, the hub. Default: 0.
+    pub fn publish_rate(mut self, per_second: u32) -> Self {
+        self.settings.admission.publish_rate = per_second;
+        self
+    }
+
+    /// How old a connection may become, at least 1 s; zero for any age. Each ends at a moment of its own in the last
+    /// fifth of it with `$closing` `too_old`, and resumes where it was: so a peer that vanished without a trace does
+    /// not stay, and a crowd spreads over the servers that are there now. Default: zero.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.settings.max_age = Some(age).filter(|age| !age.is_zero());
         self
     }
 

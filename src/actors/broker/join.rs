@@ -30,14 +30,13 @@ impl Handler<Join> for Broker {
 
     fn handle(&mut self, join: Join, _: &mut Self::Context) {
         let Join { client, worker, added, at, joined, followed } = join;
-        let timeline = self.timeline.clone().filter(|_| !self.is_draining);
-        let Some(timeline) = timeline else {
-            let answer = Answer::Refused(CloseReason::Draining);
+        let Some(timeline) = self.timeline.clone() else {
+            let answer = Answer::Refused(CloseReason::Unavailable.into());
             return worker.do_send(Splice { client, joined, answer });
         };
         self.follow(client, &followed);
         let answer =
-            self.answer(Some(timeline), at, &added, |ring, after, _| ring.records_after(after, &added, PAGE));
+            self.answer(Ok(timeline), at, &added, |ring, after, _| ring.records_after(after, &added, PAGE));
         worker.do_send(Splice { client, joined, answer });
     }
 }

@@ -1,11 +1,14 @@
 //! The broker: owns who is connected and who follows what, takes events in, and sends each to the workers that have
 //! somebody for it.
 //!
-//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`attach`], [`join`], [`query`].
+//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`door`], [`attach`], [`join`], [`query`],
+//! [`drain`].
 
 mod attach;
 mod bind;
 mod builder;
+mod door;
+mod drain;
 mod join;
 mod publish;
 mod query;
@@ -23,13 +26,20 @@ pub(crate) use self::attach::{
 };
 pub use self::bind::{Bind, BindWith, Bound, Unbind};
 pub use self::builder::Builder;
+pub use self::door::CloseSession;
+pub(crate) use self::door::{IsRevoked, Knock, Pass, Refused};
+use self::drain::Leaving;
+pub use self::drain::{Drain, DrainWithin};
 pub(crate) use self::join::Join;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
+use self::query::HistoryDoor;
 pub(crate) use self::query::{AskHistory, AskLocal};
-pub use self::query::{BrokerStats, CloseSession, Drain, Members, Presence, Sessions, Stats};
+pub use self::query::{BrokerStats, Members, Presence, Sessions, Stats};
 pub use self::reply::Deferred;
+use super::admission::Admission;
 use super::bindings::Bindings;
+use super::farewell::Farewell;
 use super::heartbeat::{Heartbeat, Ping};
 use super::intake::Intake;
 use super::kept::KeptByInterest;
@@ -38,6 +48,7 @@ use super::log::{
     CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Relayed, Trim, Trimmed,
 };
 use super::registry::{Registry, WorkerKey};
+use super::revoked::Revoked;
 use super::ring::Ring;
 use super::tick::tick;
 use super::worker::{CloseAll, PingSlot, Retire};
@@ -71,7 +82,13 @@ pub struct Broker {
     head: Seq,
     /// Clients that asked before the log was open.
     early: Vec<Attach>,
-    is_draining: bool,
+    admission: Admission,
+    revoked: Revoked,
+    /// What is said to those who come, once nobody is let in any more.
+    draining: Option<Farewell>,
+    /// Those who are still to be told of it.
+    leaving: Option<Leaving>,
+    history: HistoryDoor,
     is_log_writable: bool,
     /// What is kept only while somebody is interested.
     kept_by_interest: KeptByInterest,
@@ -119,7 +136,11 @@ impl Broker {
             timeline: None,
             head: 0,
             early: Vec::new(),
-            is_draining: false,
+            admission: Admission::new(settings.admission),
+            revoked: Revoked::default(),
+            draining: None,
+            leaving: None,
+            history: HistoryDoor::default(),
             is_log_writable: true,
             kept_by_interest: KeptByInterest::new(settings.retention.clone()),
             started: Instant::now(),
@@ -157,9 +178,9 @@ impl Broker {
         }
     }
 
-    fn close_all(&self, reason: CloseReason) {
+    fn close_all(&self, farewell: Farewell) {
         for (_, worker) in &self.workers {
-            worker.addr.do_send(CloseAll { reason });
+            worker.addr.do_send(CloseAll { farewell });
         }
     }
 }
@@ -207,7 +228,7 @@ impl Handler<Opened> for Broker {
     fn handle(&mut self, Opened { lineage, head, held }: Opened, _: &mut Self::Context) {
         if self.lineage.is_some() {
             // It is another log, or has a hole: every client comes back with its cursor and is told.
-            self.close_all(CloseReason::Unavailable);
+            self.close_all(CloseReason::Unavailable.into());
         }
         self.kept_by_interest.hold_all(held, Instant::now());
         self.ring = Ring::new(self.settings.ring_events, self.settings.ring_bytes, head);

@@ -13,6 +13,7 @@ use crate::actors::log::{
     COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Relay, Relayed, Settlement,
 };
 use crate::actors::registry::Route;
+use crate::actors::revoked::Standing;
 use crate::actors::worker::{Deliver, Parcel};
 use crate::binding::Binding;
 use crate::channel::Channel;
@@ -146,11 +147,12 @@ impl Batch {
 }
 
 /// Command: as [`Batch`], answered through a channel, for those who may be gone before the answer and must not take
-/// the events back by that.
+/// the events back by that, and whose word for it may be withdrawn.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Publish {
     pub(crate) batch: Batch,
+    pub(crate) standing: Standing,
     pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, PublishError>>,
 }
 
@@ -175,7 +177,7 @@ fn display<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S
 impl Broker {
     /// The way in of every event. `binding` is made if the events are accepted, and applies to them already.
     pub(super) fn accept(&mut self, mut events: Vec<Broadcast>, binding: Option<Binding>, reply: Reply) {
-        if self.is_draining {
+        if self.draining.is_some() {
             return reply.give(Err(PublishError::Draining));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
@@ -212,6 +214,18 @@ impl Broker {
             }
             Err(group) => self.refuse(group),
         }
+    }
+
+    /// Whether somebody from outside may publish this now. Services in this process may as fast as the log takes it.
+    fn may_publish(&mut self, events: &[Broadcast], standing: &Standing) -> Result<(), PublishError> {
+        let now = Instant::now();
+        if self.revoked.is_revoked(standing, now) {
+            return Err(PublishError::Revoked);
+        }
+        // What is refused for another reason is not counted.
+        let Some(first) = events.first().filter(|_| self.draining.is_none()) else { return Ok(()) };
+        let passed = self.admission.publish(&first.publisher, events.len(), now);
+        passed.map_err(|retry_in| PublishError::TooFast { retry_in })
     }
 
     fn refuse(&mut self, group: Group<Reply>) {
@@ -368,8 +382,13 @@ impl Handler<Batch> for Broker {
 impl Handler<Publish> for Broker {
     type Result = ();
 
-    fn handle(&mut self, Publish { batch: Batch(events), reply }: Publish, _: &mut Self::Context) {
-        self.accept(events, None, Reply::Channel(reply));
+    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+        let Publish { batch: Batch(events), standing, reply } = publish;
+        let reply = Reply::Channel(reply);
+        match self.may_publish(&events, &standing) {
+            Ok(()) => self.accept(events, None, reply),
+            Err(error) => reply.give(Err(error)),
+        }
     }
 }
 

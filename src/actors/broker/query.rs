@@ -1,18 +1,19 @@
-//! What can be asked of the broker, and the commands that end streams.
+//! What can be asked of the broker.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::Broker;
+use super::{Broker, Refused};
+use crate::actors::admission::Full;
 use crate::actors::local::Local;
-use crate::actors::log::Relay;
 use crate::actors::session::LogReader;
-use crate::actors::worker::CloseClients;
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Seq};
 use crate::error::CloseReason;
-use crate::identity::{ClientId, SessionId};
+use crate::identity::SessionId;
 
 /// Query: how the broker stands. All that was sent to it before by the same sender is done when it answers.
 #[derive(Debug, Clone, Copy, Message)]
@@ -81,14 +82,56 @@ pub(crate) const LISTED: usize = 1000;
 
 /// Query: how to read the log, and where it stands.
 #[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Option<History>")]
+#[rtype(result = "Result<History, Refused>")]
 pub(crate) struct AskHistory;
 
-/// The answer to [`AskHistory`]; none before the log is open.
+/// The answer to [`AskHistory`].
 pub(crate) struct History {
     pub(crate) lineage: Lineage,
     pub(crate) head: Seq,
     pub(crate) log: LogReader,
+    pub(crate) turn: HistoryTurn,
+}
+
+/// A place among those who read the history, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HistoryTurn {
+    _place: OwnedSemaphorePermit,
+    reading: Arc<Semaphore>,
+}
+
+impl HistoryTurn {
+    /// Waits until few enough read.
+    pub(crate) async fn begin(&self) -> Option<SemaphorePermit<'_>> {
+        self.reading.acquire().await.ok()
+    }
+}
+
+/// Lets so many read the history at the same time, and a few more wait for it.
+pub(super) struct HistoryDoor {
+    places: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+}
+
+/// Reads of the history at the same time.
+const READING: usize = 4;
+/// Those that wait for their turn.
+const WAITING: usize = 60;
+
+impl Default for HistoryDoor {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(READING + WAITING)),
+            reading: Arc::new(Semaphore::new(READING)),
+        }
+    }
+}
+
+impl HistoryDoor {
+    fn enter(&self) -> Option<HistoryTurn> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        Some(HistoryTurn { _place: place, reading: self.reading.clone() })
+    }
 }
 
 /// Query: who delivers in this process; started by the first who asks.
@@ -100,22 +143,6 @@ pub(crate) struct AskLocal;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<SessionId>")]
 pub struct Sessions;
-
-/// Command: end all streams of a session. Answers with their number; they end within a second. With a log that several
-/// nodes share, those on other nodes end as well, and do not count.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "usize")]
-pub struct CloseSession {
-    /// Whose streams.
-    pub session: SessionId,
-    /// What the clients are told.
-    pub reason: CloseReason,
-}
-
-/// Command: take no more events and clients, and end all streams with a time to come back.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Drain;
 
 impl Handler<Stats> for Broker {
     type Result = MessageResult<Stats>;
@@ -132,7 +159,7 @@ impl Handler<Stats> for Broker {
             bindings: self.bindings.count(Instant::now()),
             bindings_dropped: self.bindings.dropped(),
             ready: self.lineage.is_some() && self.is_log_writable,
-            draining: self.is_draining,
+            draining: self.draining.is_some(),
             uptime: self.started.elapsed(),
         })
     }
@@ -155,8 +182,19 @@ impl Handler<AskHistory> for Broker {
     type Result = MessageResult<AskHistory>;
 
     fn handle(&mut self, _: AskHistory, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.history())
+    }
+}
+
+impl Broker {
+    fn history(&self) -> Result<History, Refused> {
+        if let Some(farewell) = self.draining {
+            return Err(Refused::Closed(farewell));
+        }
+        let lineage = self.lineage.clone().ok_or(Refused::Closed(CloseReason::Unavailable.into()))?;
+        let turn = self.history.enter().ok_or(Refused::Full(Full::Readers))?;
         let log = LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() };
-        MessageResult(self.lineage.clone().map(|lineage| History { lineage, head: self.head, log }))
+        Ok(History { lineage, head: self.head, log, turn })
     }
 }
 
@@ -179,46 +217,23 @@ impl Handler<Sessions> for Broker {
     }
 }
 
-impl Handler<CloseSession> for Broker {
-    type Result = usize;
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
 
-    fn handle(&mut self, CloseSession { session, reason }: CloseSession, _: &mut Self::Context) -> usize {
-        if let Some(relay) = &self.log.relay {
-            relay.do_send(Relay::CloseSession { session, reason });
+    use super::*;
+
+    #[test]
+    fn so_many_read_the_history_and_so_many_wait() {
+        let door = HistoryDoor::default();
+        let mut turns: Vec<_> = std::iter::from_fn(|| door.enter()).collect();
+        assert_eq!(turns.len(), READING + WAITING);
+        {
+            let begun: Vec<_> = turns.iter().filter_map(|turn| turn.begin().now_or_never()).collect();
+            assert_eq!(begun.len(), READING);
         }
-        self.close_session(session, reason)
-    }
-}
-
-impl Broker {
-    /// Ends the streams of a session on this node.
-    pub(super) fn close_session(&self, session: SessionId, reason: CloseReason) -> usize {
-        let mut by_worker: Vec<Vec<ClientId>> = Vec::new();
-        for (worker, client) in self.registry.clients_of(session) {
-            if by_worker.len() <= worker {
-                by_worker.resize_with(worker + 1, Vec::new);
-            }
-            if let Some(clients) = by_worker.get_mut(worker) {
-                clients.push(client);
-            }
-        }
-        let count = by_worker.iter().map(Vec::len).sum();
-        for (worker, clients) in by_worker.into_iter().enumerate() {
-            if !clients.is_empty()
-                && let Some(worker) = self.workers.get(worker)
-            {
-                worker.addr.do_send(CloseClients { clients, reason });
-            }
-        }
-        count
-    }
-}
-
-impl Handler<Drain> for Broker {
-    type Result = ();
-
-    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
-        self.is_draining = true;
-        self.close_all(CloseReason::Draining);
+        assert!(turns[READING].begin().now_or_never().is_some(), "those have read");
+        turns.pop();
+        assert!(door.enter().is_some(), "a place is free again");
     }
 }

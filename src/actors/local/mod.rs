@@ -260,7 +260,7 @@ impl Handler<Admit<Arc<Record>>> for Local {
     fn handle(&mut self, Admit { client, answer }: Admit<Arc<Record>>, ctx: &mut Self::Context) {
         let Some(subscriber) = self.subscribers.get_mut(&client) else { return };
         match answer {
-            Answer::Refused(reason) => self.end(client, reason),
+            Answer::Refused(farewell) => self.end(client, farewell.reason),
             Answer::Ahead => {
                 let wait = next_look(subscriber.waited);
                 subscriber.waited += wait;
@@ -336,9 +336,9 @@ impl Handler<PingSlot> for Local {
 impl Handler<CloseClients> for Local {
     type Result = ();
 
-    fn handle(&mut self, CloseClients { clients, reason }: CloseClients, _: &mut Self::Context) {
+    fn handle(&mut self, CloseClients { clients, farewell }: CloseClients, _: &mut Self::Context) {
         for client in clients {
-            self.end(client, reason);
+            self.end(client, farewell.reason);
         }
     }
 }
@@ -346,8 +346,8 @@ impl Handler<CloseClients> for Local {
 impl Handler<CloseAll> for Local {
     type Result = ();
 
-    fn handle(&mut self, CloseAll { reason }: CloseAll, _: &mut Self::Context) {
-        self.end_all(reason);
+    fn handle(&mut self, CloseAll { farewell }: CloseAll, _: &mut Self::Context) {
+        self.end_all(farewell.reason);
     }
 }
 

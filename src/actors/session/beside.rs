@@ -468,7 +468,7 @@ impl Handler<Joined> for Session {
             self.base.interest.subscription = joined;
         }
         match (change, answer) {
-            (_, Answer::Refused(reason)) => return self.close(reason, ctx),
+            (_, Answer::Refused(farewell)) => return self.close(farewell, ctx),
             (Change::Leave(count), _) if is_seated => {
                 let leaving = self.beside.iter_mut().flat_map(|beside| beside.leaving.drain(..count));
                 for Unfollow { reference, .. } in leaving.filter(|unfollow| unfollow.is_asked) {

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 
 use crate::actors::broker::Start;
+use crate::actors::farewell::Farewell;
 use crate::actors::log::{ReadAfter, Seek};
 use crate::channel::Selector;
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
@@ -40,7 +41,7 @@ pub(crate) enum Answer<F = Bytes> {
     /// Its cursor is beyond the head of this node.
     Ahead,
     /// There is no stream to be had.
-    Refused(CloseReason),
+    Refused(Farewell),
 }
 
 /// A cursor that could not be resumed.
@@ -90,7 +91,7 @@ pub(crate) struct Ping;
 /// Command: end the stream and say why.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Close(pub(crate) CloseReason);
+pub(crate) struct Close(pub(crate) Farewell);
 
 /// Command: the client's grant ends then, not when it was said before.
 #[derive(Message)]

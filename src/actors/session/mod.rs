@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime};
 use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
-use rand::RngExt;
 use tokio::sync::oneshot;
 
 use self::beside::Beside;
@@ -25,7 +24,8 @@ pub(crate) use self::message::{
     Origin, Ping, Refusal, Reset, Unfollow,
 };
 use self::strand::{CatchUp, Chase, Strand};
-use super::broker::{At, Attach, Broker, Detached, Outlet, Start};
+use super::broker::{At, Attach, Broker, Outlet, Pass, Start};
+use super::farewell::{Farewell, spread};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::replay::Told;
 use super::sink::Sink;
@@ -62,6 +62,8 @@ struct LookAgain(u32);
 /// What a session is started with.
 pub(crate) struct SessionSettings {
     pub(crate) client: ClientId,
+    /// Its leave to be here.
+    pub(crate) pass: Pass,
     pub(crate) interest: Interest,
     pub(crate) encoding: Encoding,
     pub(crate) start: Start,
@@ -73,6 +75,7 @@ pub(crate) struct SessionSettings {
 
 pub(crate) struct Session {
     client: ClientId,
+    pass: Option<Pass>,
     encoding: Encoding,
     expires: Option<SystemTime>,
     expiry: Option<SpawnHandle>,
@@ -105,7 +108,7 @@ impl Session {
         worker: WorkerHandle,
         broker: WeakAddr<Broker>,
     ) -> (Addr<Self>, Rc<Sink>) {
-        let SessionSettings { client, interest, encoding, start, expires, verdict } = settings;
+        let SessionSettings { client, pass, interest, encoding, start, expires, verdict } = settings;
         let sink = Sink::new();
         let beside = match encoding {
             Encoding::SseRaw | Encoding::SseEnvelope => {
@@ -119,6 +122,7 @@ impl Session {
         };
         let session = Self {
             client,
+            pass: Some(pass),
             encoding,
             expires,
             expiry: None,
@@ -396,8 +400,9 @@ impl Session {
         self.close(CloseReason::Unavailable, ctx);
     }
 
-    fn close(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {
-        let retry_in = retry_after(reason, self.worker.floor.borrow().settings.drain);
+    fn close(&mut self, farewell: impl Into<Farewell>, ctx: &mut Context<Self>) {
+        let farewell = farewell.into();
+        let (reason, retry_in) = (farewell.reason, farewell.retry_in());
         if self.is_closing || self.refuse(Refusal::Closed { reason, retry_in }, ctx) {
             return;
         }
@@ -417,7 +422,7 @@ impl Session {
         }
         self.expiry = expires.map(|expires| {
             let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-            ctx.notify_later(Close(CloseReason::ExpiredToken), left)
+            ctx.notify_later(Close(CloseReason::ExpiredToken.into()), left)
         });
     }
 }
@@ -447,19 +452,6 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// When to come back, spread so that those who left together do not return together.
-fn retry_after(reason: CloseReason, drain: Duration) -> Duration {
-    match reason {
-        CloseReason::Draining => drain.saturating_add(spread(1_000, 5_000)),
-        CloseReason::Unavailable => spread(5_000, 30_000),
-        CloseReason::Slow | CloseReason::ExpiredToken | CloseReason::Revoked => spread(2_000, 5_000),
-    }
-}
-
-fn spread(from_ms: u64, to_ms: u64) -> Duration {
-    Duration::from_millis(rand::rng().random_range(from_ms..=to_ms))
-}
-
 impl Actor for Session {
     type Context = Context<Self>;
 
@@ -474,6 +466,9 @@ impl Actor for Session {
             ctx.address(),
         );
         self.expire_at(self.expires, ctx);
+        if let Some(age) = self.pass.as_ref().and_then(|pass| pass.age) {
+            ctx.notify_later(Close(CloseReason::TooOld.into()), age);
+        }
         if self.broker.upgrade().is_none() {
             return self.close(CloseReason::Unavailable, ctx);
         }
@@ -483,9 +478,8 @@ impl Actor for Session {
     fn stopped(&mut self, _: &mut Self::Context) {
         self.worker.floor.borrow_mut().leave(self.client);
         self.sink.end(None);
-        if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(Detached { client: self.client });
-        }
+        // The farewell: behind whatever this session has asked.
+        self.pass = None;
     }
 }
 
@@ -536,7 +530,7 @@ impl Handler<Admitted> for Session {
                 let wait = self.base.wait_for_head();
                 ctx.notify_later(LookAgain(BASE), wait);
             }
-            Answer::Refused(reason) => self.close(reason, ctx),
+            Answer::Refused(farewell) => self.close(farewell, ctx),
         }
     }
 }
@@ -613,8 +607,8 @@ impl Handler<Expire> for Session {
 impl Handler<Close> for Session {
     type Result = ();
 
-    fn handle(&mut self, Close(reason): Close, ctx: &mut Self::Context) {
-        self.close(reason, ctx);
+    fn handle(&mut self, Close(farewell): Close, ctx: &mut Self::Context) {
+        self.close(farewell, ctx);
     }
 }
 

@@ -50,7 +50,7 @@ impl Claims {
         if time("nbf", self.nbf.as_ref())?.is_some_and(|begins| begins > now + LEEWAY) {
             return Err("the token is not valid yet".into());
         }
-        time("iat", self.iat.as_ref())?;
+        let issued = time("iat", self.iat.as_ref())?;
 
         let subject = text("sub", self.sub.as_ref())?;
         if subject.is_some_and(|subject| !is_subject(subject)) {
@@ -67,6 +67,9 @@ impl Claims {
             Some(claim) => Granted::deserialize(claim).map_err(|error| format!("fanfare: {error}"))?,
         };
         let mut grant = Grant::new(session).expires(expires);
+        if let Some(issued) = issued {
+            grant = grant.issued_at(issued);
+        }
         if let Some(subject) = subject {
             grant = grant.publisher(Publisher::named(subject));
         }

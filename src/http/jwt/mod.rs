@@ -49,7 +49,8 @@ const MAX_BYTES: usize = 8 * 1024;
 /// | claim | |
 /// | --- | --- |
 /// | `exp` | required: seconds since 1970; streams end then, with `$closing` `expired_token` |
-/// | `nbf`, `iat` | seconds since 1970 |
+/// | `nbf` | seconds since 1970 |
+/// | `iat` | seconds since 1970: when it was [issued](Grant::issued_at) |
 /// | `sub` | the [publisher](Grant::publisher) whose event ids these are (without: the hub); at most 255 bytes, no control character |
 /// | `sid` | the session, a ULID; without it the session is derived from `sub`, always the same; a token without both is refused |
 /// | `fanfare` | `{"subscribe":[selectors],"publish":[selectors],"admin":bool}`, each optional, nothing else; without it only what is sent to the session and to everyone can be followed |
@@ -58,7 +59,9 @@ const MAX_BYTES: usize = 8 * 1024;
 /// covers them. Other claims are ignored, `iss` and `aud` too: the keys alone decide whose tokens are taken, so use
 /// keys that sign nothing else. Whatever is wrong is answered 401, and `detail` says what.
 ///
-/// A token's contents are taken as they are until it expires: there is no list of withdrawn tokens. Keep `exp` short.
+/// A token's contents are taken as they are until it expires, unless its session is revoked
+/// ([`CloseSession`](crate::CloseSession), `DELETE sessions/{id}`): then it is refused unless its `iat` is later than that
+/// second. That is kept in memory; keep `exp` short.
 ///
 /// ```
 /// use fanfare::http::{HttpConfig, Jwt, JwtKey};

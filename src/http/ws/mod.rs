@@ -33,11 +33,13 @@ pub(super) async fn ws(
     if !origin::is_allowed(&request, &mount.config) {
         return Err(Problem::forbidden("this Origin may not ask for this").field("origin"));
     }
-    let grant = mount.config.grant(&request).await?;
+    let grant = mount.config.claim(&request).await?;
 
     let client = ClientId::mint();
+    let pass = mount.let_in(&request, client, &grant).await?;
     let settings = SessionSettings {
         client,
+        pass,
         interest: Interest::new(grant.session, Subscription::default()),
         encoding: Encoding::Ws,
         start: Start::At(Begin::Now),

@@ -266,7 +266,7 @@ impl Reader {
         let batch = Batch::new(vec![broadcast(audience, event, &self.grant)?])?;
         let broker = self.mount.broker.upgrade().ok_or_else(gone)?;
         let (reply, outcome) = oneshot::channel();
-        broker.do_send(Publish { batch, reply });
+        broker.do_send(Publish { batch, standing: self.grant.standing(), reply });
         self.pending.push_back(Pending { reference, outcome });
         Ok(())
     }
