@@ -5,18 +5,14 @@
 mod access;
 mod pages;
 mod settings;
+mod stop;
 
 use std::error::Error;
 use std::io::IsTerminal;
-use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use actix::Addr;
-use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpServer, web};
-use fanfare::{Broker, Drain, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, Stats, http};
-use futures_util::future::{self, Either};
+use fanfare::{Broker, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, http};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
@@ -49,11 +45,21 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let config = http::HttpConfig::default()
         .max_selectors(settings.max_selectors)
         .max_payload(settings.max_payload)
-        .max_body(settings.max_body);
+        .max_body(settings.max_body)
+        .trusted_proxies(settings.trusted_proxies);
     let config = access::grant(config, &settings)?;
 
     let retention = settings.retention.iter().cloned().fold(Retention::default(), Retention::rule);
-    let builder = Broker::builder().heartbeat(settings.heartbeat).drain(settings.drain).retention(retention);
+    let builder = Broker::builder()
+        .heartbeat(settings.heartbeat)
+        .drain(settings.drain)
+        .retention(retention)
+        .max_connections(settings.max_connections)
+        .max_connections_per_session(settings.max_connections_per_session)
+        .max_connections_per_address(settings.max_connections_per_address)
+        .max_connection_age(settings.max_connection_age)
+        .connect_rate(settings.connect_rate)
+        .publish_rate(settings.publish_rate);
     let file = match &settings.log {
         LogKind::Memory => None,
         LogKind::File(path) => Some(SqliteLog::open(path)?.durability(settings.durability)),
@@ -85,64 +91,15 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     .disable_signals()
     .bind(settings.listen)
     .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    // Before anybody can know that the hub is there.
+    let signals = stop::Signals::listen()?;
     if let Some(address) = server.addrs().first() {
         pages::greet(*address, settings.has_keys());
     }
     let server = server.run();
-    let handle = server.handle();
-    let drain = settings.drain;
-    actix_web::rt::spawn(async move {
-        let patience = match told_to_stop(&broker).await {
-            Ok(Stop::Terminate) => drain,
-            Ok(Stop::Interrupt) => drain.min(INTERRUPT_DRAIN),
-            Err(why) => {
-                tracing::error!("{why}; ending, so that whoever watches starts the hub again");
-                std::process::exit(1);
-            }
-        };
-        tracing::info!("told to stop; ending the streams");
-        // Whatever the clients do, the process is gone in time.
-        actix_web::rt::spawn(async move {
-            actix_web::rt::time::sleep(patience.saturating_sub(MARGIN)).await;
-            tracing::warn!("some clients did not go; leaving all the same");
-            std::process::exit(0);
-        });
-        // Streams end by themselves first: the server would wait for them, and they would never end.
-        broker.do_send(Drain);
-        while broker.send(Stats).await.is_ok_and(|stats| stats.in_flight > 0) {
-            actix_web::rt::time::sleep(LOOK).await;
-        }
-        handle.stop(true).await;
-    });
+    actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), settings.drain));
     server.await?;
     Ok(())
-}
-
-/// How long an interrupted hub takes at most.
-const INTERRUPT_DRAIN: Duration = Duration::from_secs(2);
-/// What is left of the drain for the process to end.
-const MARGIN: Duration = Duration::from_millis(200);
-const LOOK: Duration = Duration::from_millis(20);
-
-enum Stop {
-    Terminate,
-    Interrupt,
-}
-
-/// Waits for a signal, or for the broker to be gone, without which there is nothing to serve.
-async fn told_to_stop(broker: &Addr<Broker>) -> Result<Stop, Box<dyn Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        let (terminate, interrupt) = (pin!(terminate.recv()), pin!(interrupt.recv()));
-        let a_while = pin!(actix_web::rt::time::sleep(Duration::from_secs(1)));
-        match future::select(future::select(terminate, interrupt), a_while).await {
-            Either::Left((Either::Left(_), _)) => return Ok(Stop::Terminate),
-            Either::Left((Either::Right(_), _)) => return Ok(Stop::Interrupt),
-            Either::Right(_) if broker.connected() => {}
-            Either::Right(_) => return Err("the broker is gone".into()),
-        }
-    }
 }
 
 fn with_sources(error: &dyn Error) -> String {

@@ -68,9 +68,42 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_HEARTBEAT", value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub(crate) heartbeat: Duration,
 
-    /// How long the hub may take to go away when it is told to.
+    /// How long the hub may take to go away when it is told to by SIGTERM; by SIGINT 2s at most. A second signal ends it
+    /// at once.
     #[arg(long, env = "FANFARE_DRAIN", value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) drain: Duration,
+
+    /// Clients that may be connected; 0 for as many as come, here and below. Streams beyond a limit are told to come
+    /// back later.
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS", value_name = "N", default_value = "100000")]
+    pub(crate) max_connections: usize,
+
+    /// Clients that a session may have.
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS_PER_SESSION", value_name = "N", default_value = "32")]
+    pub(crate) max_connections_per_session: usize,
+
+    /// Clients that may come from one address (a network of 64 bits in version 6). Behind a proxy see
+    /// --trusted-proxies.
+    #[arg(long, env = "FANFARE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value = "0")]
+    pub(crate) max_connections_per_address: usize,
+
+    /// How old a connection may become; then it is told to come back, at a moment of its own in the last fifth of this.
+    /// 0s for any age.
+    #[arg(long, env = "FANFARE_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) max_connection_age: Duration,
+
+    /// New streams a second.
+    #[arg(long, env = "FANFARE_CONNECT_RATE", value_name = "N", default_value = "0")]
+    pub(crate) connect_rate: u32,
+
+    /// Events a second of each publisher; those beyond are answered 429.
+    #[arg(long, env = "FANFARE_PUBLISH_RATE", value_name = "N", default_value = "0")]
+    pub(crate) publish_rate: u32,
+
+    /// Proxies in front, each of which adds to `X-Forwarded-For` whom it has a request from. None is believed by
+    /// default.
+    #[arg(long, env = "FANFARE_TRUSTED_PROXIES", value_name = "N", default_value = "0")]
+    pub(crate) trusted_proxies: usize,
 
     /// Selectors that a client may follow.
     #[arg(long, env = "FANFARE_MAX_SELECTORS", value_name = "N", default_value = "128")]
