@@ -1,6 +1,6 @@
 //! The directory: the one who knows who is logged in and who may see what, and who ends streams when that changes.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use actix::prelude::*;
 use fanfare::{Broker, CloseReason, CloseSession, SessionId};
@@ -42,42 +42,20 @@ pub(crate) struct Who(pub(crate) SessionId);
 #[rtype(result = "Result<Vec<SessionId>, Refusal>")]
 pub(crate) struct SessionsOf(pub(crate) PersonName);
 
-/// A grant is asked for once, when a stream begins, and one that was given a moment before it was taken back may still be on
-/// its way to the broker. So a session that is over is closed again and again for a while.
-const AGAIN: Duration = Duration::from_millis(200);
-const A_WHILE: Duration = Duration::from_secs(10);
-
 #[derive(Debug)]
 pub(crate) struct Directory {
     broker: Addr<Broker>,
     people: People,
-    over: Vec<Over>,
-}
-
-/// A session that no stream is granted any more.
-#[derive(Debug, Clone, Copy)]
-struct Over {
-    session: SessionId,
-    reason: CloseReason,
-    since: Instant,
 }
 
 impl Directory {
     pub(crate) fn new(broker: Addr<Broker>, people: People) -> Self {
-        Self { broker, people, over: Vec::new() }
+        Self { broker, people }
     }
 
-    fn end(&mut self, sessions: impl IntoIterator<Item = SessionId>, reason: CloseReason) {
-        let since = Instant::now();
+    /// Ends what is there and what was granted a moment ago and is still on its way.
+    fn end(&self, sessions: impl IntoIterator<Item = SessionId>, reason: CloseReason) {
         for session in sessions {
-            self.broker.do_send(CloseSession { session, reason });
-            self.over.push(Over { session, reason, since });
-        }
-    }
-
-    fn end_again(&mut self) {
-        self.over.retain(|over| over.since.elapsed() < A_WHILE);
-        for &Over { session, reason, .. } in &self.over {
             self.broker.do_send(CloseSession { session, reason });
         }
     }
@@ -87,7 +65,6 @@ impl Actor for Directory {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(AGAIN, |directory, _| directory.end_again());
         ctx.run_interval(Duration::from_secs(60), |directory, _| {
             directory.people.forget_old(SystemTime::now());
         });
