@@ -458,7 +458,7 @@ async fn publishing_to_nobody_is_no_crash() {
 /// P11: tabs of one session that register at the same moment all receive.
 #[actix_web::test]
 async fn first_registrations_at_once_all_count() {
-    let server = serve(Broker::builder());
+    let server = serve(Broker::builder().max_connections_per_session(50));
     let cookie = Cookie::new("fanfare_session", "s".repeat(32)).to_string();
     let open = (0..50).map(|_| server.live_as(&cookie, "channel=a"));
     let mut tabs: Vec<SseClient> = futures_util::future::join_all(open).await;

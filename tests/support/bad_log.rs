@@ -30,6 +30,21 @@ impl fanfare::Log for BadLog {
     }
 }
 
+/// A log that does not open.
+pub struct UnopenedLog;
+
+impl fanfare::Log for UnopenedLog {
+    fn start(self: Box<Self>, _: LogSetup) -> Result<LogHandle, LogError> {
+        let bad = Bad { fails: None }.start();
+        Ok(LogHandle {
+            commit: bad.clone().recipient(),
+            read: bad.clone().recipient(),
+            seek: bad.clone().recipient(),
+            forget: bad.recipient(),
+        })
+    }
+}
+
 struct Bad {
     fails: Option<Follower>,
 }

@@ -1,0 +1,403 @@
+//! A hub that is told to go: everybody is told, nothing acknowledged is lost, and it is gone in time whatever its clients do.
+//!
+//! The normal form is small. `FANFARE_DRAIN=full cargo test --release --test drain -- --nocapture` is the full one, with 5,000
+//! streams.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use actix_web::rt;
+use fanfare::{Batch, Broadcast, Broker, Drain, DrainWithin, Event, PublishError};
+use futures_util::future::join_all;
+use serde_json::json;
+use support::hub::Hub;
+use support::sse::SseClient;
+use support::ws::WsClient;
+use support::{http, serve};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn is_full() -> bool {
+    std::env::var("FANFARE_DRAIN").is_ok_and(|form| form == "full")
+}
+
+fn database(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("drain-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder.join("events.db").to_str().expect("text").to_owned()
+}
+
+fn signal(hub: &Hub, name: &str) {
+    let status = Command::new("kill").args([name, &hub.child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+/// Waits for the hub's end; its code, and how long that took.
+async fn ended(hub: &mut Hub, since: Instant, within: Duration) -> (Option<i32>, Duration) {
+    loop {
+        if let Some(status) = hub.child.try_wait().expect("a child") {
+            return (status.code(), since.elapsed());
+        }
+        assert!(since.elapsed() < within, "still there after {within:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Reads to the end, which must be the right one; the time to come back.
+async fn told_to_go(client: &mut SseClient) -> u64 {
+    let mut retry = None;
+    loop {
+        let block = client.block().await.expect("last words, not the bare end");
+        retry = block.retry.or(retry);
+        if block.is("$closing") {
+            assert_eq!(block.data(), r#"{"reason":"draining"}"#);
+            assert_eq!(client.block().await, None);
+            return retry.expect("a retry");
+        }
+    }
+}
+
+/// First nobody is sent here any more, then those who are here go, in waves; whoever comes meanwhile is told, each in a way
+/// that they understand.
+#[actix_web::test]
+async fn everybody_is_told_and_not_all_at_once() {
+    const CLIENTS: usize = 400;
+    let drain = 5 * SECOND;
+    let mut hub = Hub::start(&["--drain", "5s"]);
+    let addr = hub.addr;
+    let opening = (0..CLIENTS).map(|_| SseClient::open(addr, "/events?channel=a", &[]));
+    let mut clients = join_all(opening).await;
+    for client in &mut clients {
+        client.welcome().await;
+    }
+    let (mut socket, mut words) = {
+        let mut client = WsClient::open(addr, "/ws", &[]).await;
+        assert_eq!(client.json().await["op"], "welcome");
+        (client, Vec::new())
+    };
+    let begin = Instant::now();
+    hub.terminate();
+    let leaving: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| rt::spawn(async move { (told_to_go(&mut client).await, begin.elapsed()) }))
+        .collect();
+    while http::get(addr, "/readyz").await.status() != 503 {
+        assert!(begin.elapsed() < SECOND, "still ready");
+    }
+    let mut late = SseClient::open(addr, "/events?channel=a", &[]).await;
+    assert_eq!(late.head.status, 200);
+    assert!(told_to_go(&mut late).await > 5000, "beyond the drain");
+    let socket_head = WsClient::open(addr, "/ws", &[]).await.head;
+    for head in [
+        http::get(addr, "/events?channel=a&strict=1").await.head,
+        hub.publish(r#"{"channel":"a"}"#).await.head,
+        http::get(addr, "/history?channel=a").await.head,
+        socket_head,
+    ] {
+        assert_eq!(head.status, 503, "{head:?}");
+        assert!(head.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()));
+    }
+    assert_eq!(http::get(addr, "/healthz").await.status(), 200);
+
+    while let Some(frame) = socket.frame().await {
+        words.push(frame);
+        if let Some(last) = words.last().filter(|frame| frame.opcode == support::ws::CLOSE) {
+            assert_eq!(last.close().0, 1012);
+            break;
+        }
+    }
+    let told: Vec<_> = join_all(leaving).await.into_iter().map(|told| told.expect("no panic")).collect();
+    let mut times: Vec<_> = told.iter().map(|(_, time)| *time).collect();
+    times.sort_unstable();
+    println!("told from {:?} to {:?}", times[0], times[CLIENTS - 1]);
+    assert!(times[CLIENTS - 1] < drain * 75 / 100, "late: {times:?}");
+    let largest =
+        times.iter().map(|&from| times.iter().filter(|&&at| at >= from && at < from + drain / 10).count());
+    assert!(largest.max() < Some(CLIENTS / 2), "together: {times:?}");
+    assert!(told.iter().all(|&(retry, _)| retry > 5000), "beyond the drain: {told:?}");
+    let mut retries: Vec<_> = told.iter().map(|&(retry, _)| retry).collect();
+    retries.sort_unstable();
+    retries.dedup();
+    assert!(retries.len() > CLIENTS / 2, "they come back together");
+    let (code, _) = ended(&mut hub, begin, drain).await;
+    assert_eq!(code, Some(0));
+}
+
+/// One publisher after the other, each with one event under way until the hub takes no more: how many were acknowledged.
+async fn publish_on(addr: SocketAddr, channel: String) -> usize {
+    for n in 0.. {
+        let body = format!(r#"{{"channel":"{channel}","data":"{n}"}}"#);
+        let request = format!(
+            "POST /publish HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let asked = async {
+            let mut socket = TcpStream::connect(addr).await.ok()?;
+            socket.write_all(request.as_bytes()).await.ok()?;
+            let mut answer = Vec::new();
+            // Cut off in the middle is no answer either.
+            tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut answer).await.ok()?;
+            Some(answer.starts_with(b"HTTP/1.1 200 ")).filter(|_| !answer.is_empty())
+        };
+        if tokio::time::timeout(20 * SECOND, asked).await.expect("an answer or an end") != Some(true) {
+            return n;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    0
+}
+
+/// Somebody who follows one channel through the end of a hub: what they got, and where they are.
+struct Follower {
+    channel: usize,
+    got: Vec<String>,
+    cursor: String,
+}
+
+impl Follower {
+    async fn read(&mut self, client: &mut SseClient, last: impl Fn(&str) -> bool) {
+        loop {
+            let block = client.block().await.expect("last words, not the bare end");
+            if let Some(id) = &block.id {
+                self.cursor.clone_from(id);
+            }
+            match (block.event.as_deref(), block.data.as_deref()) {
+                (Some(notice), _) if last(notice) => return,
+                (Some("$welcome"), _) | (_, None) => {}
+                (None, Some(data)) if last(data) => return,
+                (None, Some(data)) => self.got.push(data.to_owned()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// A crowd, readers that do not read, bodies that do not come and publishes under way: the hub is gone in time with 0, what
+/// it acknowledged is there afterwards, and all clients go on where they were.
+#[actix_web::test]
+async fn nothing_is_lost_over_an_end_whatever_the_clients_do() {
+    const CHANNELS: usize = 100;
+    let (clients, drain) = if is_full() { (5_000, 20) } else { (500, 8) };
+    let (log, drain_text) = (database("crowd"), format!("{drain}s"));
+    let args = ["--log", &log, "--drain", &drain_text];
+    let mut hub = Hub::start(&args);
+    let addr = hub.addr;
+
+    // What they do not read is more than every buffer on the way takes.
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(addr).await.expect("connected");
+        let request = format!("GET /events?channel=big HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("written");
+        stalled.push(socket);
+    }
+    hub.until_clients(50, 10 * SECOND).await;
+    let large = format!(r#"{{"channel":"big","data":"{}"}}"#, "x".repeat(200 << 10));
+    for _ in 0..40 {
+        assert_eq!(hub.publish(&large).await.status(), 200);
+    }
+    for _ in 0..10 {
+        let mut socket = TcpStream::connect(addr).await.expect("connected");
+        let head = format!(
+            "POST /publish HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
+        );
+        socket.write_all(head.as_bytes()).await.expect("written");
+        stalled.push(socket);
+    }
+
+    let mut crowd = Vec::new();
+    for first in (0..clients).step_by(250) {
+        let opening = (first..clients.min(first + 250)).map(|n| async move {
+            let channel = n % CHANNELS;
+            let mut client = SseClient::open(addr, &format!("/events?channel=load/{channel}"), &[]).await;
+            let cursor = client.welcome().await.id.expect("a position");
+            (Follower { channel, got: Vec::new(), cursor }, client)
+        });
+        crowd.extend(join_all(opening).await);
+    }
+    let following: Vec<_> = crowd
+        .into_iter()
+        .map(|(mut follower, mut client)| {
+            rt::spawn(async move {
+                follower.read(&mut client, |text| text == "$closing").await;
+                follower
+            })
+        })
+        .collect();
+    let publishing: Vec<_> =
+        (0..CHANNELS).map(|n| rt::spawn(publish_on(addr, format!("load/{n}")))).collect();
+    let start = Instant::now();
+    while hub.status().await["published"].as_u64() < Some(40 + 5 * CHANNELS as u64) {
+        assert!(start.elapsed() < 20 * SECOND, "publishing is slow");
+    }
+
+    let begin = Instant::now();
+    hub.terminate();
+    let (code, took) = ended(&mut hub, begin, drain * SECOND).await;
+    assert_eq!(code, Some(0));
+    let acknowledged: Vec<_> =
+        join_all(publishing).await.into_iter().map(|count| count.expect("no panic")).collect();
+    let followers: Vec<_> =
+        join_all(following).await.into_iter().map(|told| told.expect("no panic")).collect();
+    drop((stalled, hub));
+
+    let hub = Hub::start_on(&addr.to_string(), &args);
+    let again = Instant::now();
+    let mut back = Vec::new();
+    let mut followers = followers.into_iter().peekable();
+    while followers.peek().is_some() {
+        let some: Vec<_> = followers.by_ref().take(250).collect();
+        back.extend(
+            join_all(some.into_iter().map(|follower| async move {
+                let headers = [("last-event-id", follower.cursor.as_str())];
+                let path = format!("/events?channel=load/{}", follower.channel);
+                let mut client = SseClient::open(addr, &path, &headers).await;
+                client.welcome().await;
+                (follower, client)
+            }))
+            .await,
+        );
+    }
+    hub.until_clients(clients as u64, 10 * SECOND).await;
+    let live = again.elapsed();
+    for channel in 0..CHANNELS {
+        let end = format!(r#"{{"channel":"load/{channel}","data":"end"}}"#);
+        assert_eq!(hub.publish(&end).await.status(), 200);
+    }
+    let mut stored = vec![None; CHANNELS];
+    for (mut follower, mut client) in back {
+        follower.read(&mut client, |text| text == "end").await;
+        let expected: Vec<_> = (0..follower.got.len()).map(|n| n.to_string()).collect();
+        assert_eq!(follower.got, expected, "each once and in order");
+        let known = stored[follower.channel].get_or_insert(follower.got.len());
+        assert_eq!(*known, follower.got.len(), "all of a channel got the same");
+    }
+    let acknowledged_in_all: usize = acknowledged.iter().sum();
+    println!(
+        "{clients} streams, 50 stalled readers, 10 slow bodies, {CHANNELS} publishers: gone after {took:?} of {drain} s; \
+         {acknowledged_in_all} acknowledged; all live again after {live:?}"
+    );
+    for (stored, acknowledged) in stored.into_iter().zip(acknowledged) {
+        let stored = stored.expect("a follower");
+        // The last may have been committed without an answer.
+        assert!((acknowledged..=acknowledged + 1).contains(&stored), "{stored} of {acknowledged}");
+    }
+}
+
+/// Without time there is still as much as a commit takes.
+#[actix_web::test]
+async fn a_short_drain_commits_what_is_under_way() {
+    for drain in ["0s", "100ms"] {
+        let log = database(drain);
+        let mut hub = Hub::start(&["--log", &log, "--drain", drain]);
+        let addr = hub.addr;
+        let mut client = SseClient::open(addr, "/events?channel=a/*", &[]).await;
+        client.welcome().await;
+        let publishing: Vec<_> = (0..64).map(|n| rt::spawn(publish_on(addr, format!("a/{n}")))).collect();
+        let start = Instant::now();
+        while hub.status().await["published"].as_u64() < Some(100) {
+            assert!(start.elapsed() < 20 * SECOND, "publishing is slow");
+        }
+        let begin = Instant::now();
+        hub.terminate();
+        let (code, took) = ended(&mut hub, begin, SECOND).await;
+        assert_eq!(code, Some(0), "{drain}");
+        let acknowledged = join_all(publishing).await.into_iter().map(|count| count.expect("no panic"));
+        let acknowledged: Vec<_> = acknowledged.collect();
+        println!("--drain {drain}: gone after {took:?}, {} acknowledged", acknowledged.iter().sum::<usize>());
+
+        let hub = Hub::start(&["--log", &log]);
+        for (n, acknowledged) in acknowledged.into_iter().enumerate() {
+            let history = http::get(hub.addr, &format!("/history?channel=a/{n}&limit=1000")).await.json();
+            let stored: Vec<_> =
+                history["events"].as_array().expect("events").iter().map(|event| &event["data"]).collect();
+            assert!(
+                (acknowledged..=acknowledged + 1).contains(&stored.len()),
+                "{stored:?} of {acknowledged}"
+            );
+            let expected: Vec<_> = (0..stored.len()).map(|n| json!(n.to_string())).collect();
+            assert_eq!(stored, expected.iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// An interrupted hub takes two seconds at most, one that is told twice none, and one with nobody there does not wait for
+/// anybody.
+#[actix_web::test]
+async fn a_hub_goes_as_soon_as_it_is_told_to() {
+    let stalled = async |hub: &Hub| {
+        let mut socket = TcpStream::connect(hub.addr).await.expect("connected");
+        socket.write_all(b"POST /publish HTTP/1.1\r\nhost: localhost\r\n").await.expect("written");
+        socket
+    };
+    let mut hub = Hub::start(&["--drain", "60s"]);
+    let _client = stalled(&hub).await;
+    let begin = Instant::now();
+    signal(&hub, "-INT");
+    assert_eq!(ended(&mut hub, begin, 2 * SECOND).await.0, Some(0));
+
+    let mut hub = Hub::start(&["--drain", "60s"]);
+    let client = SseClient::open(hub.addr, "/events?channel=a", &[]).await;
+    let begin = Instant::now();
+    hub.terminate();
+    while http::get(hub.addr, "/readyz").await.status() != 503 {
+        assert!(begin.elapsed() < SECOND, "still ready");
+    }
+    hub.terminate();
+    assert_eq!(ended(&mut hub, begin, 2 * SECOND).await.0, Some(1));
+    drop(client);
+
+    let mut hub = Hub::start(&["--drain", "60s"]);
+    let begin = Instant::now();
+    hub.terminate();
+    let (code, took) = ended(&mut hub, begin, 5 * SECOND).await;
+    assert_eq!(code, Some(0));
+    println!("with nobody there: gone after {took:?}");
+}
+
+fn text(data: impl Into<String>) -> Event {
+    Event::text("message", data).expect("a valid event")
+}
+
+/// What was accepted is committed and has its receipt; what comes after is refused.
+#[actix_web::test]
+async fn what_was_accepted_is_committed() {
+    let broker = Broker::builder().start().expect("starts");
+    let event = |n: usize| Broadcast::channel("a", text(n.to_string())).expect("valid");
+    // As many messages as a mailbox takes at once; more would come in later.
+    let batches = (0..8).map(|_| Batch::new((0..1000).map(event).collect()).expect("valid"));
+    let before: Vec<_> = batches.map(|batch| broker.send(batch)).collect();
+    broker.do_send(Drain);
+    let late = broker.send(event(0));
+    for (n, receipts) in join_all(before).await.into_iter().enumerate() {
+        let last = receipts.expect("answered").expect("committed").pop().expect("a thousand");
+        assert_eq!(last.seq, Some(1000 * (n as u64 + 1)));
+    }
+    assert!(matches!(late.await.expect("answered"), Err(PublishError::Draining)));
+}
+
+/// Those who mount the scope tell the broker how long there is; told again with less time, it hurries.
+#[actix_web::test]
+async fn the_time_to_go_can_be_shortened() {
+    let server = serve(Broker::builder());
+    let mut clients = join_all((0..200).map(|_| server.live("channel=a"))).await;
+    let begin = Instant::now();
+    server.broker.do_send(DrainWithin { time: 600 * SECOND });
+    server.until(10 * SECOND, |stats| stats.clients < 200).await;
+    let left = server.stats().await.clients;
+    assert!(left > 100, "not in waves: {left}");
+    server.broker.do_send(DrainWithin { time: SECOND / 10 });
+    server.until(SECOND, |stats| stats.clients == 0).await;
+    for client in &mut clients {
+        told_to_go(client).await;
+    }
+    assert!(begin.elapsed() < 10 * SECOND);
+}
