@@ -137,9 +137,9 @@ impl From<PublishError> for Problem {
             PublishError::TooFast { retry_in } => {
                 return Self::too_many(error.to_string()).retry_after(retry_in + spread(0, 1_000));
             }
-            PublishError::Overloaded => spread(1_000, 3_000),
+            PublishError::Overloaded => Duration::from_secs(1),
             PublishError::Draining => spread(5_000, 30_000),
-            PublishError::Log(_) => spread(5_000, 15_000),
+            PublishError::Log(_) => Duration::from_secs(5),
         };
         Self::unavailable(error.to_string()).retry_after(delay)
     }
