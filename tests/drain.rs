@@ -329,6 +329,42 @@ async fn a_short_drain_commits_what_is_under_way() {
     }
 }
 
+/// What was accepted is committed and answered, however long that takes beyond a drain of nothing: somebody else holds the
+/// log's file for a while.
+#[actix_web::test]
+async fn a_commit_under_way_is_waited_for() {
+    let log = database("held");
+    let mut hub = Hub::start(&["--log", &log, "--drain", "0s"]);
+    let addr = hub.addr;
+    assert_eq!(hub.publish(r#"{"channel":"a","data":"first"}"#).await.status(), 200);
+    let mut holder = rusqlite::Connection::open(&log).expect("the log's file");
+    let held = holder.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("held");
+    let publishing: Vec<_> = (0..20)
+        .map(|n| {
+            let body = format!(r#"{{"channel":"a","data":"{n}"}}"#);
+            rt::spawn(async move { http::post_json(addr, "/publish", &body).await.status() })
+        })
+        .collect();
+    let start = Instant::now();
+    while hub.status().await["in_flight"].as_u64() < Some(20) {
+        assert!(start.elapsed() < 5 * SECOND, "they do not wait");
+    }
+    let begin = Instant::now();
+    hub.terminate();
+    while begin.elapsed() < SECOND / 2 {
+        assert!(hub.child.try_wait().expect("a child").is_none(), "gone with what it has accepted");
+        tokio::time::sleep(SECOND / 50).await;
+    }
+    drop(held);
+    assert_eq!(ended(&mut hub, begin, 2 * SECOND).await.0, Some(0));
+    for status in join_all(publishing).await {
+        assert_eq!(status.expect("no panic"), 200);
+    }
+    let hub = Hub::start(&["--log", &log]);
+    let history = http::get(hub.addr, "/history?channel=a").await.json();
+    assert_eq!(history["events"].as_array().map(Vec::len), Some(21));
+}
+
 /// An interrupted hub takes two seconds at most, one that is told twice none, and one with nobody there does not wait for
 /// anybody.
 #[actix_web::test]

@@ -20,7 +20,7 @@ const OPEN: Duration = Duration::from_secs(2);
 /// What a commit may take however short the drain is.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// What an answer takes on its way out.
-const ANSWER: Duration = Duration::from_millis(20);
+const ANSWER: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits to be told to stop. Then new clients and events are refused, streams end, events that were accepted are
@@ -80,7 +80,9 @@ async fn empty(broker: &Addr<Broker>, time: Duration, begin: Instant, end: Insta
             Ok(stats) if stats.in_flight > 0 => {}
             Ok(stats) if now >= end => {
                 tracing::warn!(clients = stats.clients, "there is no time left to hear the clients out");
-                sleep(ANSWER).await;
+                // Of the time itself if there is some left.
+                let left = (begin + time).saturating_duration_since(now) / 2;
+                sleep(if left.is_zero() { ANSWER } else { left.min(ANSWER) }).await;
                 std::process::exit(0);
             }
             Ok(stats) if stats.clients == 0 && now >= open_until => return,
