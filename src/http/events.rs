@@ -55,6 +55,9 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     if wanted.is_strict {
         match settled.await {
             Ok(Ok(())) => {}
+            Ok(Err(Refusal::Closed { reason: CloseReason::Revoked, .. })) => {
+                return AuthError::Ended.for_stream();
+            }
             Ok(Err(refusal)) => return Err(refused(refusal)),
             Err(_) => {
                 return Err(refused(Refusal::Closed {

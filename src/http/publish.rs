@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use super::grant::{Audience, Grant};
 use super::problem::Problem;
 use super::publish_body::{self, Format, Published};
-use super::state::gone;
+use super::state::{ask, gone};
 use super::{Mount, origin};
-use crate::actors::broker::Publish;
+use crate::actors::broker::{AskFarewell, Publish, Refused};
 use crate::actors::{Batch, Broadcast};
+use crate::error::PublishError;
 
 pub(super) async fn publish(
     request: HttpRequest,
@@ -41,10 +42,15 @@ pub(super) async fn publish(
     let broker = mount.broker.upgrade().ok_or_else(gone)?;
     let (reply, receipts) = oneshot::channel();
     broker.do_send(Publish { batch, standing: grant.standing(), reply });
-    let receipts = receipts.await.map_err(|_| gone())?.map_err(|error| {
-        let problem = Problem::from(error);
-        if is_batch { problem } else { problem.index(None) }
-    })?;
+    let receipts = match receipts.await.map_err(|_| gone())? {
+        Ok(receipts) => receipts,
+        Err(PublishError::Draining) => {
+            let farewell = ask(&mount, AskFarewell).await?;
+            return Err(farewell.map_or_else(gone, |farewell| Refused::Closed(farewell).into()));
+        }
+        Err(error) if is_batch => return Err(error.into()),
+        Err(error) => return Err(Problem::from(error).index(None)),
+    };
 
     Ok(match receipts.first() {
         Some(receipt) if !is_batch => HttpResponse::Ok().json(receipt),

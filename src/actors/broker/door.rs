@@ -51,6 +51,11 @@ pub struct CloseSession {
     pub reason: CloseReason,
 }
 
+/// Query: what is said to those who come while the broker drains.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Option<Farewell>")]
+pub(crate) struct AskFarewell;
+
 /// Why there is nothing to be had.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refused {
@@ -146,6 +151,14 @@ impl Handler<IsRevoked> for Broker {
 
     fn handle(&mut self, IsRevoked(standing): IsRevoked, _: &mut Self::Context) -> bool {
         self.revoked.is_revoked(&standing, Instant::now())
+    }
+}
+
+impl Handler<AskFarewell> for Broker {
+    type Result = MessageResult<AskFarewell>;
+
+    fn handle(&mut self, _: AskFarewell, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.draining)
     }
 }
 

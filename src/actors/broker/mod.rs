@@ -27,7 +27,7 @@ pub(crate) use self::attach::{
 pub use self::bind::{Bind, BindWith, Bound, Unbind};
 pub use self::builder::Builder;
 pub use self::door::CloseSession;
-pub(crate) use self::door::{IsRevoked, Knock, Pass, Refused};
+pub(crate) use self::door::{AskFarewell, IsRevoked, Knock, Pass, Refused};
 use self::drain::Leaving;
 pub use self::drain::{Drain, DrainWithin};
 pub(crate) use self::join::Join;
