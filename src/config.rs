@@ -24,6 +24,7 @@ pub(crate) struct Settings {
 
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 const MIN_AGE: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_secs(365 * 24 * 3600);
 const MAX_DRAIN: Duration = Duration::from_secs(3600);
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 
@@ -64,8 +65,11 @@ impl Settings {
         if self.drain > MAX_DRAIN {
             return Err(InvalidValue::new("drain", "must be at most 1 h"));
         }
-        if self.max_age.is_some_and(|age| age < MIN_AGE) {
-            return Err(InvalidValue::new("max_connection_age", "must be 0 for none, or at least 1 s"));
+        if self.max_age.is_some_and(|age| !(MIN_AGE..=MAX_AGE).contains(&age)) {
+            return Err(InvalidValue::new(
+                "max_connection_age",
+                "must be 0 for any, or from 1 s to 365 days",
+            ));
         }
         if self.bindings.count == 0 || self.bindings.idle.is_zero() {
             return Err(InvalidValue::new(

@@ -269,6 +269,15 @@ async fn no_connection_grows_older_than_it_may() {
     assert_eq!(socket.closed().await.0, 1012);
 }
 
+#[actix_web::test]
+async fn an_age_that_cannot_be_is_refused() {
+    for age in [Duration::from_millis(1), Duration::MAX] {
+        let refused = Broker::builder().max_connection_age(age).start().expect_err("out of range");
+        assert!(refused.to_string().contains("max_connection_age"), "{refused}");
+    }
+    Broker::builder().max_connection_age(Duration::ZERO).start().expect("any age");
+}
+
 /// The program's settings arrive, by flag and by environment, and are in its help.
 #[actix_web::test]
 async fn the_hub_has_the_limits_of_its_settings() {

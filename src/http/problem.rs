@@ -135,7 +135,8 @@ impl From<PublishError> for Problem {
             PublishError::Invalid { index, invalid } => return Self::from(invalid).index(Some(index)),
             PublishError::Revoked => return Self::unauthenticated(error.to_string()),
             PublishError::TooFast { retry_in } => {
-                return Self::too_many(error.to_string()).retry_after(retry_in + spread(0, 1_000));
+                return Self::too_many(error.to_string())
+                    .retry_after(retry_in.saturating_add(spread(0, 1_000)));
             }
             PublishError::Overloaded => Duration::from_secs(1),
             PublishError::Draining => spread(5_000, 30_000),

@@ -86,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// How old a connection may become, at least 1 s; zero for any age. Each ends at a moment of its own in the last
+    /// How old a connection may become, from 1 s to 365 days; zero for any age. Each ends at a moment of its own in the last
     /// fifth of it with `$closing` `too_old`, and resumes where it was: so a peer that vanished without a trace does
     /// not stay, and a crowd spreads over the servers that are there now. Default: zero.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
