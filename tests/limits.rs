@@ -9,6 +9,7 @@ use fanfare::http::{HttpConfig, Jwt, JwtKey};
 use fanfare::{Broadcast, Broker, Event};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use support::bad_log::UnansweringLog;
 use support::hub::Hub;
 use support::sse::SseClient;
 use support::token::{SECRET, hs256, now};
@@ -267,6 +268,32 @@ async fn no_connection_grows_older_than_it_may() {
     let closing = socket.json().await;
     assert_eq!((&closing["op"], &closing["reason"]), (&json!("closing"), &json!("too_old")));
     assert_eq!(socket.closed().await.0, 1012);
+}
+
+/// So many read the history at the same time and so many wait; whoever has gone makes room.
+#[actix_web::test]
+async fn reads_of_the_history_are_bounded() {
+    const AT_ONCE: usize = 64;
+    let server = serve(Broker::builder().log(UnansweringLog));
+    let ask = async || {
+        let request = format!("GET /rt/history?channel=a HTTP/1.1\r\nhost: {}\r\n\r\n", server.addr);
+        http::send_head(server.addr, &request).await
+    };
+    let mut asked = join_all((0..AT_ONCE + 16).map(|_| ask())).await;
+    let answers = asked.iter_mut().map(|socket| tokio::time::timeout(SECOND, http::read_head(socket)));
+    let answers: Vec<_> = join_all(answers).await.into_iter().flatten().map(|(head, _)| head).collect();
+    assert_eq!(answers.len(), 16, "the others are read or wait");
+    for head in &answers {
+        assert_eq!(head.status, 503);
+        let seconds: u64 = head.header("retry-after").expect("a time").parse().expect("seconds");
+        assert!((1..=5).contains(&seconds), "{seconds}");
+    }
+    drop(asked);
+    let start = Instant::now();
+    while let Ok((head, _)) = tokio::time::timeout(SECOND / 5, http::read_head(&mut ask().await)).await {
+        assert_eq!(head.status, 503);
+        assert!(start.elapsed() < 5 * SECOND, "the places are lost");
+    }
 }
 
 #[actix_web::test]

@@ -45,6 +45,36 @@ impl fanfare::Log for UnopenedLog {
     }
 }
 
+/// A log that opens with some events and never answers who reads them.
+pub struct UnansweringLog;
+
+impl fanfare::Log for UnansweringLog {
+    fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
+        let bad = Box::new(BadLog { fails: false });
+        let opened = setup.follower.opened.clone();
+        let handle = bad.start(setup)?;
+        if let Some(broker) = opened.upgrade() {
+            let lineage = Lineage::new(Name::mint(), Vec::new(), Name::mint(), 1);
+            broker.do_send(Opened { lineage, head: 5, held: Vec::new() });
+        }
+        Ok(LogHandle { read: Unanswering.start().recipient(), ..handle })
+    }
+}
+
+struct Unanswering;
+
+impl Actor for Unanswering {
+    type Context = Context<Self>;
+}
+
+impl Handler<ReadAfter> for Unanswering {
+    type Result = ResponseFuture<Result<Page, LogError>>;
+
+    fn handle(&mut self, _: ReadAfter, _: &mut Self::Context) -> Self::Result {
+        Box::pin(std::future::pending())
+    }
+}
+
 struct Bad {
     fails: Option<Follower>,
 }

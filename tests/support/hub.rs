@@ -24,6 +24,8 @@ impl Hub {
             .args(["serve", "--listen", listen])
             .args(if args.contains(&"--log") { &[][..] } else { &["--log", "memory"] })
             .args(args)
+            // Here it says which form of a test is wanted.
+            .env_remove("FANFARE_DRAIN")
             .stdout(Stdio::piped())
             .spawn()
             .expect("the hub starts");
