@@ -171,7 +171,20 @@ async fn clients_come_only_so_fast() {
     let most = f64::from(RATE) * (1.0 + start.elapsed().as_secs_f64());
     let let_in = told.iter().filter(|told| told.is_none()).count();
     assert!(let_in >= RATE as usize && let_in as f64 <= most, "{let_in} of at most {most}");
-    refused(&server, "", 503).await;
+    // There is room for one more every 50 ms, so not all of these are refused.
+    let strict = join_all((0..5 * RATE).map(|_| server.open("channel=a&strict=1"))).await;
+    let sockets = join_all((0..5 * RATE).map(|_| WsClient::open(server.addr, "/rt/ws", &[]))).await;
+    let strict: Vec<_> = strict.iter().map(|client| &client.head).filter(|head| head.status != 200).collect();
+    let sockets: Vec<_> =
+        sockets.iter().map(|client| &client.head).filter(|head| head.status != 101).collect();
+    for refused in [strict, sockets] {
+        assert!(!refused.is_empty());
+        for head in refused {
+            assert_eq!(head.status, 503);
+            let seconds: u64 = head.header("retry-after").expect("a time").parse().expect("seconds");
+            assert!((5..=30).contains(&seconds), "{seconds}");
+        }
+    }
 }
 
 fn publisher(name: &str) -> String {
