@@ -41,6 +41,8 @@ impl fanfare::Log for UnopenedLog {
             read: bad.clone().recipient(),
             seek: bad.clone().recipient(),
             forget: bad.recipient(),
+            commit_bytes: None,
+            relay: None,
         })
     }
 }
