@@ -557,10 +557,11 @@ mod tests {
     async fn no_feed_is_left_of_a_client_whose_stream_has_ended() {
         let broker = Broker::builder().start().expect("started");
         let (client, session) = (ClientId::mint(), SessionId::mint());
+        let handle = Worker::start_here(broker.downgrade());
         let standing = Standing { session, asked: Instant::now(), issued: None };
-        let pass = broker.send(Knock { client, standing, address: None }).await.expect("answered");
+        let knock = Knock { client, worker: handle.addr.clone(), standing, address: None };
+        let pass = broker.send(knock).await.expect("answered");
         let broker = broker.downgrade();
-        let handle = Worker::start_here(broker.clone());
         let settings = SessionSettings {
             client,
             pass: pass.expect("let in"),

@@ -34,7 +34,8 @@ impl Mount {
         let address = address(request, self.config.trusted_proxies);
         let gone = || Refused::Closed(CloseReason::Unavailable.into());
         let broker = self.broker.upgrade().ok_or_else(gone)?;
-        let knock = Knock { client, standing: grant.standing(), address };
+        let worker = self.worker().addr;
+        let knock = Knock { client, worker, standing: grant.standing(), address };
         broker.send(knock).await.map_err(|_| gone())?
     }
 }

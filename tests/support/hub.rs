@@ -20,6 +20,11 @@ impl Hub {
     }
 
     pub fn start_on(listen: &str, args: &[&str]) -> Self {
+        Self::start_logging(listen, args, Stdio::inherit())
+    }
+
+    /// Starts one whose log goes somewhere.
+    pub fn start_logging(listen: &str, args: &[&str], log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
             .args(["serve", "--listen", listen])
             .args(if args.contains(&"--log") { &[][..] } else { &["--log", "memory"] })
@@ -27,6 +32,7 @@ impl Hub {
             // Here it says which form of a test is wanted.
             .env_remove("FANFARE_DRAIN")
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the hub starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();

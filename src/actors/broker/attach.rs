@@ -269,7 +269,7 @@ impl Broker {
         self.kept_by_interest.leave(left.iter(), Instant::now());
     }
 
-    fn worker_key(&mut self, worker: WorkerAddr) -> WorkerKey {
+    pub(super) fn worker_key(&mut self, worker: WorkerAddr) -> WorkerKey {
         if let Some(&key) = self.worker_keys.get(&worker) {
             return key;
         }

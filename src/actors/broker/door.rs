@@ -7,20 +7,23 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use rand::RngExt;
 
-use super::{Broker, Detached};
+use super::{Broker, Detached, WorkerAddr};
 use crate::actors::admission::Full;
 use crate::actors::farewell::Farewell;
 use crate::actors::log::Relay;
 use crate::actors::revoked::Standing;
-use crate::actors::worker::CloseClients;
+use crate::actors::worker::{CloseClients, Worker};
 use crate::error::CloseReason;
 use crate::identity::{ClientId, SessionId};
 
 /// Command: let a client in. Counted from here on, until its [`Pass`] is dropped.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Pass, Refused>")]
 pub(crate) struct Knock {
     pub(crate) client: ClientId,
+    /// Who is to deliver to it, and so is told when the broker is gone: whoever asks a broker that is just going gets no
+    /// answer.
+    pub(crate) worker: Addr<Worker>,
     pub(crate) standing: Standing,
     /// Where it comes from, if that is known.
     pub(crate) address: Option<IpAddr>,
@@ -131,7 +134,7 @@ impl Handler<Knock> for Broker {
 
     fn handle(
         &mut self,
-        Knock { client, standing, address }: Knock,
+        Knock { client, worker, standing, address }: Knock,
         ctx: &mut Self::Context,
     ) -> Self::Result {
         let now = Instant::now();
@@ -142,6 +145,7 @@ impl Handler<Knock> for Broker {
             return Err(Refused::Closed(farewell));
         }
         self.admission.enter(client, standing, address, now).map_err(Refused::Full)?;
+        self.worker_key(WorkerAddr::Thread(worker));
         Ok(Pass { client, broker: ctx.address().downgrade(), age: self.age() })
     }
 }

@@ -469,7 +469,7 @@ impl Actor for Session {
         if let Some(age) = self.pass.as_ref().and_then(|pass| pass.age) {
             ctx.notify_later(Close(CloseReason::TooOld.into()), age);
         }
-        if self.broker.upgrade().is_none() {
+        if self.broker.upgrade().is_none() || !self.worker.addr.connected() {
             return self.close(CloseReason::Unavailable, ctx);
         }
         self.go_on(ctx);
