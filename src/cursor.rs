@@ -234,6 +234,11 @@ impl Timeline {
         self.cursor_except(seq, &Exceptions::default())
     }
 
+    /// The name of the log.
+    pub(crate) fn log_name(&self) -> &str {
+        self.log.as_str()
+    }
+
     /// The token for a position that may not be that of `exceptions`, of which there are at most as many as fit.
     pub(crate) fn cursor_except(&self, seq: Seq, exceptions: &Exceptions) -> Cursor {
         let exceptions = Exceptions::new(exceptions.0.iter().copied().filter(|&(_, at)| at != seq));
@@ -253,6 +258,19 @@ pub enum ResetReason {
     Ahead,
     /// It is no cursor.
     Malformed,
+}
+
+impl ResetReason {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherLog => "other_log",
+            Self::LostTerm => "lost_term",
+            Self::Ahead => "ahead",
+            Self::Malformed => "malformed",
+        }
+    }
 }
 
 /// The terms of a log in order: each start of the writer takes a new random term from its first position on.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
@@ -78,6 +79,11 @@ impl SessionId {
 }
 
 impl ClientId {
+    /// When it was minted, which is when the client connected.
+    pub(crate) fn minted_at(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.timestamp_ms())
+    }
+
     /// Spreads clients evenly over `slots`, the same way each time.
     pub(crate) fn slot(self, slots: u32) -> u32 {
         // The low half of a ULID is random.

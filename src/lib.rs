@@ -17,6 +17,7 @@
 mod binding;
 mod channel;
 mod config;
+mod counts;
 mod cursor;
 mod delivery;
 mod error;
@@ -31,6 +32,7 @@ mod actors;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod http;
+mod metrics;
 mod subscribe;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -41,10 +43,12 @@ pub use actors::log::{Durability, SqliteLog};
 pub use actors::log::{NatsIndex, NatsLog};
 pub use actors::{
     Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
-    DrainWithin, Log, Members, MemoryLog, Presence, Receipt, Sessions, Stats, Unbind, log,
+    DrainWithin, Log, LogOverview, Members, MemoryLog, Overview, Presence, Receipt, Sessions, Stats, Survey,
+    Unbind, log,
 };
 pub use binding::Pairs;
 pub use channel::{Channel, Selector};
+pub use counts::{Busiest, BusyChannel, ByReason, ByTransport, Histogram, Transport};
 pub use cursor::{Cursor, Lineage, Name, ResetReason, Seq, Timeline};
 pub use delivery::{Delivery, Received};
 pub use error::{CloseReason, InvalidValue, LogError, PublishError, StartError, SubscribeError};

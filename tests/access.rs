@@ -544,7 +544,7 @@ fn assert_readable_by(answer: &support::http::Head, origin: Option<&str>) {
     assert_eq!(answer.header("access-control-allow-origin"), origin, "{answer:?}");
     let credentials = origin.map(|_| "true");
     assert_eq!(answer.header("access-control-allow-credentials"), credentials, "{answer:?}");
-    let exposed = origin.map(|_| "fanfare-client, fanfare-session, retry-after");
+    let exposed = origin.map(|_| "fanfare-client, fanfare-session, retry-after, x-request-id");
     assert_eq!(answer.header("access-control-expose-headers"), exposed, "{answer:?}");
 }
 

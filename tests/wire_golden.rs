@@ -53,6 +53,7 @@ async fn the_head_of_a_stream() {
         "set-cookie",
         "transfer-encoding",
         "x-accel-buffering",
+        "x-request-id",
     ];
     assert_eq!(names, expected);
     for (name, value) in [

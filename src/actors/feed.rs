@@ -6,11 +6,14 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use super::sink::Sink;
+use super::tally::SharedTally;
+use crate::counts::Transport;
 use crate::cursor::Seq;
 
 /// How much a feed holds for those of its clients that are behind.
@@ -30,6 +33,7 @@ struct Frame {
     through: Seq,
     /// The number of ephemeral frames up to and with this one, over the feed's life.
     ephemerals: u64,
+    committed: Instant,
 }
 
 /// A client's place in a feed.
@@ -90,12 +94,17 @@ pub(crate) struct Feed {
     woken: usize,
     /// The event that it was given last, so that an event of several channels comes once.
     last_given: u64,
+    /// How its readers are connected, and where what they take is counted.
+    transport: Transport,
+    tally: SharedTally,
 }
 
 impl Feed {
-    pub(crate) fn new(bounds: FeedBounds) -> Self {
+    pub(crate) fn new(bounds: FeedBounds, transport: Transport, tally: SharedTally) -> Self {
         Self {
             bounds,
+            transport,
+            tally,
             frames: VecDeque::new(),
             bytes: 0,
             base: 0,
@@ -190,14 +199,25 @@ impl Feed {
         std::mem::replace(&mut self.last_given, event) != event
     }
 
+    /// How many frames wait for a client at `place`.
+    pub(crate) fn waiting(&self, place: Place) -> u64 {
+        self.end().saturating_sub(place.next)
+    }
+
+    /// A client was handed a frame that is not the feed's.
+    pub(crate) fn count_private(&self, committed: Instant) {
+        self.tally.borrow_mut().hand_over(self.transport, 1, committed);
+    }
+
     /// Appends a frame; `seq` is its position, nothing for an ephemeral one. The oldest leave when it is full.
-    pub(crate) fn append(&mut self, bytes: Bytes, seq: Option<Seq>) {
+    pub(crate) fn append(&mut self, bytes: Bytes, seq: Option<Seq>, committed: Instant) {
         match seq {
             Some(seq) => self.through = seq,
             None => self.ephemerals += 1,
         }
         self.bytes += bytes.len();
-        self.frames.push_back(Frame { bytes, through: self.through, ephemerals: self.ephemerals });
+        let (through, ephemerals) = (self.through, self.ephemerals);
+        self.frames.push_back(Frame { bytes, through, ephemerals, committed });
         self.behind = self.members.len();
         while self.frames.len() > self.bounds.events
             || (self.bytes > self.bounds.bytes && self.frames.len() > 1)
@@ -227,6 +247,7 @@ impl Feed {
         }
         let Some(newest) = self.frames.get(last as usize - 1) else { return Read::Nothing };
         let (through, ephemerals) = (newest.through, newest.ephemerals);
+        self.tally.borrow_mut().hand_over(self.transport, last - first, newest.committed);
         let bytes = self.piece(place.next, self.base + last, length);
         *place = Place { next: self.base + last, ephemerals };
         if place.next == self.end() {
@@ -282,6 +303,10 @@ mod tests {
 
     const BOUNDS: FeedBounds = FeedBounds { events: 4, bytes: 1000 };
 
+    fn feed(bounds: FeedBounds) -> Feed {
+        Feed::new(bounds, Transport::Sse, SharedTally::default())
+    }
+
     fn frame(n: u64) -> Bytes {
         Bytes::from(format!("{n};"))
     }
@@ -295,13 +320,13 @@ mod tests {
 
     #[test]
     fn a_client_takes_all_it_has_not_had_in_one_piece() {
-        let mut feed = Feed::new(BOUNDS);
+        let mut feed = feed(BOUNDS);
         let (_, mut fast) = feed.join(Sink::new());
         let (_, mut late) = feed.join(Sink::new());
-        feed.append(frame(1), Some(1));
+        feed.append(frame(1), Some(1), Instant::now());
         assert_eq!(read(&mut feed, &mut fast), ("1;".into(), Some(1)));
-        feed.append(frame(2), None);
-        feed.append(frame(3), Some(3));
+        feed.append(frame(2), None, Instant::now());
+        feed.append(frame(3), Some(3), Instant::now());
         assert_eq!(read(&mut feed, &mut late), ("1;2;3;".into(), Some(3)));
         assert_eq!(read(&mut feed, &mut fast), ("2;3;".into(), Some(3)));
         assert_eq!(feed.read(&mut fast, u64::MAX), Read::Nothing);
@@ -310,12 +335,12 @@ mod tests {
 
     #[test]
     fn clients_that_read_the_same_share_the_bytes() {
-        let mut feed = Feed::new(BOUNDS);
+        let mut feed = feed(BOUNDS);
         let (_, mut one) = feed.join(Sink::new());
         let (_, mut two) = feed.join(Sink::new());
         feed.join(Sink::new());
-        feed.append(frame(1), Some(1));
-        feed.append(frame(2), Some(2));
+        feed.append(frame(1), Some(1), Instant::now());
+        feed.append(frame(2), Some(2), Instant::now());
         let Read::Frames { bytes: first, .. } = feed.read(&mut one, u64::MAX) else { panic!() };
         let Read::Frames { bytes: second, .. } = feed.read(&mut two, u64::MAX) else { panic!() };
         assert_eq!(first.as_ptr(), second.as_ptr());
@@ -323,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_falls_out_and_costs_nobody() {
-        let mut feed = Feed::new(BOUNDS);
+        let mut feed = feed(BOUNDS);
         let (stuck_key, mut stuck) = feed.join(Sink::new());
         let (_, mut fast) = feed.join(Sink::new());
         for n in 1..=10 {
-            feed.append(frame(n), (n % 2 == 0).then_some(n));
+            feed.append(frame(n), (n % 2 == 0).then_some(n), Instant::now());
             assert_eq!(read(&mut feed, &mut fast).0, format!("{n};"));
             assert!(feed.held().0 <= BOUNDS.events);
         }
@@ -343,23 +368,38 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too_and_one_large_frame_still_passes() {
-        let mut feed = Feed::new(BOUNDS);
+        let mut feed = feed(BOUNDS);
         let (_, mut place) = feed.join(Sink::new());
-        feed.append(Bytes::from(vec![b'x'; 5000]), Some(1));
+        feed.append(Bytes::from(vec![b'x'; 5000]), Some(1), Instant::now());
         assert_eq!(read(&mut feed, &mut place).0.len(), 5000);
-        feed.append(Bytes::from(vec![b'x'; 600]), Some(2));
-        feed.append(Bytes::from(vec![b'x'; 600]), Some(3));
+        feed.append(Bytes::from(vec![b'x'; 600]), Some(2), Instant::now());
+        feed.append(Bytes::from(vec![b'x'; 600]), Some(3), Instant::now());
         assert_eq!(feed.held(), (1, 600));
     }
 
     #[test]
     fn a_piece_is_no_larger_than_a_connection_buffers() {
-        let mut feed = Feed::new(FeedBounds { events: 100, bytes: 10 << 20 });
+        let mut feed = feed(FeedBounds { events: 100, bytes: 10 << 20 });
         let (_, mut place) = feed.join(Sink::new());
         for n in 1..=10 {
-            feed.append(Bytes::from(vec![b'x'; 30_000]), Some(n));
+            feed.append(Bytes::from(vec![b'x'; 30_000]), Some(n), Instant::now());
         }
         let (piece, through) = read(&mut feed, &mut place);
         assert_eq!((piece.len(), through), (60_000, Some(2)));
+    }
+
+    /// Events are counted, and pieces are timed: that is one look at the clock for all that leave together.
+    #[test]
+    fn what_is_taken_is_counted() {
+        let tally = SharedTally::default();
+        let mut feed = Feed::new(BOUNDS, Transport::Ws, tally.clone());
+        let (_, mut place) = feed.join(Sink::new());
+        feed.append(frame(1), Some(1), Instant::now());
+        feed.append(frame(2), None, Instant::now());
+        assert_eq!((feed.waiting(place), tally.borrow().delivered.ws), (2, 0));
+        read(&mut feed, &mut place);
+        feed.count_private(Instant::now());
+        let tally = tally.borrow();
+        assert_eq!((feed.waiting(place), tally.delivered.ws, tally.delivery.count()), (0, 3, 2));
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tracing::Span;
+
 use super::log::{COMMIT_EVENTS, Settlement};
 use crate::event::EventId;
 use crate::record::{Draft, Record};
@@ -25,6 +27,8 @@ pub(crate) struct Group<R> {
     /// In the order they were published.
     pub(crate) slots: Vec<Slot>,
     pub(crate) reply: R,
+    /// The publish that they came with.
+    pub(crate) span: Span,
     drafts: Vec<Draft>,
     bytes: usize,
 }
@@ -40,7 +44,7 @@ pub(crate) enum Slot {
 
 impl<R> Group<R> {
     pub(crate) fn new(reply: R) -> Self {
-        Self { slots: Vec::new(), reply, drafts: Vec::new(), bytes: 0 }
+        Self { slots: Vec::new(), reply, span: Span::none(), drafts: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn push(&mut self, draft: Draft, ephemeral: bool) {

@@ -18,6 +18,7 @@ mod admission;
 mod bindings;
 pub(crate) mod broker;
 mod bucket;
+mod busiest;
 pub(crate) mod farewell;
 mod feed;
 mod heartbeat;
@@ -34,8 +35,11 @@ pub(crate) mod revoked;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;
+mod tally;
 mod tick;
+mod tombstones;
 mod turns;
+pub(crate) mod view;
 mod waves;
 pub(crate) mod worker;
 
@@ -43,7 +47,7 @@ pub(crate) use self::admission::{AdmissionLimits, Full};
 pub(crate) use self::bindings::BindingBounds;
 pub use self::broker::{
     Batch, Bind, BindWith, Bound, Broadcast, Broker, BrokerStats, Builder, CloseSession, Deferred, Drain,
-    DrainWithin, Members, Presence, Receipt, Sessions, Stats, Unbind,
+    DrainWithin, LogOverview, Members, Overview, Presence, Receipt, Sessions, Stats, Survey, Unbind,
 };
 pub(crate) use self::feed::FeedBounds;
 pub(crate) use self::intake::IntakeBounds;

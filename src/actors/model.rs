@@ -26,7 +26,9 @@ use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
 use super::session::Origin;
 use super::sink::{Pull, Sink};
+use super::tally::SharedTally;
 use crate::channel::{Channel, Reach, Selector};
+use crate::counts::Transport;
 use crate::cursor::{Lineage, Name, Seq, Timeline};
 use crate::event::Event;
 use crate::identity::{ClientId, Publisher, SessionId};
@@ -585,7 +587,7 @@ impl<'a> World<'a> {
         if let Some((_, feed)) = self.feeds.iter().find(|(known, _)| known == subscription) {
             return feed.clone();
         }
-        let feed = Rc::new(RefCell::new(Feed::new(self.feed_bounds)));
+        let feed = Rc::new(RefCell::new(Feed::new(self.feed_bounds, Transport::Sse, SharedTally::default())));
         self.feeds.push((subscription.clone(), feed.clone()));
         feed
     }
@@ -603,7 +605,7 @@ impl<'a> World<'a> {
             if let Reach::Session(session) = reach {
                 for client in self.clients.iter().filter(|client| client.is_open) {
                     if client.interest.session == session {
-                        client.sink.push_private(bytes.clone(), record.seq());
+                        client.sink.push_private(bytes.clone(), record.seq(), Instant::now());
                     }
                 }
                 continue;
@@ -611,7 +613,7 @@ impl<'a> World<'a> {
             for (subscription, feed) in &self.feeds {
                 let is_followed = || subscription.admits(channel, &record.draft.attributes);
                 if (reach == Reach::Everyone || is_followed()) && feed.borrow_mut().takes(event) {
-                    feed.borrow_mut().append(bytes.clone(), record.seq());
+                    feed.borrow_mut().append(bytes.clone(), record.seq(), Instant::now());
                     if feed.borrow_mut().wants_waking() {
                         self.to_wake.push_back(feed.clone());
                     }

@@ -6,6 +6,7 @@ use slab::Slab;
 
 use super::index::SelectorIndex;
 use crate::channel::{Channel, Reach, Selector};
+use crate::counts::{ByTransport, Transport};
 use crate::identity::{ClientId, SessionId};
 use crate::interest::{Interest, Subscription};
 use crate::wire::Encoding;
@@ -228,6 +229,22 @@ impl Registry {
     /// Whether a client was entered.
     pub(crate) fn knows(&self, id: ClientId) -> bool {
         self.keys.contains_key(&id)
+    }
+
+    /// Who has a client.
+    pub(crate) fn worker_of(&self, client: ClientId) -> Option<WorkerKey> {
+        let &key = self.keys.get(&client)?;
+        self.clients.get(key as usize).map(|client| client.route.worker)
+    }
+
+    /// The clients, by how they are connected.
+    pub(crate) fn connections(&self) -> ByTransport {
+        let mut connections = ByTransport::default();
+        for (route, clients) in &self.all.0 {
+            let transport = route.encoding.map_or(Transport::Stream, Encoding::transport);
+            connections.add(transport, u64::from(*clients));
+        }
+        connections
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {

@@ -100,9 +100,15 @@ struct Private {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Stored(Seq),
-    Ephemeral,
+    Stored(Seq, Instant),
+    Ephemeral(Instant),
     Ping(Seq),
+}
+
+impl Kind {
+    fn is_ephemeral(self) -> bool {
+        matches!(self, Self::Ephemeral(_))
+    }
 }
 
 impl Sink {
@@ -167,8 +173,8 @@ impl Sink {
     }
 
     /// Hands the client a frame that is meant for it alone.
-    pub(crate) fn push_private(&self, bytes: Bytes, seq: Option<Seq>) {
-        self.slot_in(bytes, seq.map_or(Kind::Ephemeral, Kind::Stored));
+    pub(crate) fn push_private(&self, bytes: Bytes, seq: Option<Seq>, committed: Instant) {
+        self.slot_in(bytes, seq.map_or(Kind::Ephemeral(committed), |seq| Kind::Stored(seq, committed)));
     }
 
     /// Hands a live client the heartbeat, unless the last one still waits. False for a client that is not live.
@@ -184,7 +190,7 @@ impl Sink {
         let mut state = self.0.borrow_mut();
         let Some(seat) = &mut state.seat else { return };
         if seat.member.is_none() {
-            seat.lost += u64::from(kind == Kind::Ephemeral);
+            seat.lost += u64::from(kind.is_ephemeral());
             return;
         }
         if let Kind::Ping(_) = kind
@@ -324,6 +330,16 @@ impl Sink {
         self.0.borrow().seat.as_ref().map(|seat| seat.position)
     }
 
+    /// How many pieces wait to be taken.
+    pub(crate) fn queued(&self) -> u64 {
+        let state = self.0.borrow();
+        let of_seat = |seat: &Seat| {
+            let shared = if seat.member.is_some() { seat.feed.borrow().waiting(seat.place) } else { 0 };
+            seat.private.len() as u64 + shared
+        };
+        state.written.len() as u64 + state.seat.as_ref().map_or(0, of_seat)
+    }
+
     /// For how long something has waited here without any of it being taken.
     pub(crate) fn stalled_for(&self, now: Instant) -> Duration {
         let mut state = self.0.borrow_mut();
@@ -444,8 +460,11 @@ impl Seat {
         {
             self.private_bytes -= private.bytes.len();
             match private.kind {
-                Kind::Stored(seq) => self.position = self.position.max(seq),
-                Kind::Ephemeral => {}
+                Kind::Stored(seq, committed) => {
+                    self.position = self.position.max(seq);
+                    self.feed.borrow().count_private(committed);
+                }
+                Kind::Ephemeral(committed) => self.feed.borrow().count_private(committed),
                 Kind::Ping(head) => {
                     self.pings_taken = self.pings_taken.wrapping_add(1);
                     self.ping_waits = false;
@@ -472,7 +491,7 @@ impl Seat {
     fn fall_out(&mut self) {
         if let Some(member) = self.member.take() {
             self.feed.borrow_mut().suspend(member, self.place);
-            let ephemerals = self.private.iter().filter(|private| private.kind == Kind::Ephemeral);
+            let ephemerals = self.private.iter().filter(|private| private.kind.is_ephemeral());
             self.lost += ephemerals.count() as u64;
             self.private = VecDeque::new();
             self.private_bytes = 0;
@@ -501,9 +520,15 @@ impl Seat {
 mod tests {
     use super::*;
     use crate::actors::FeedBounds;
+    use crate::actors::tally::SharedTally;
+    use crate::counts::Transport;
 
     fn seated(position: Seq) -> (Rc<Sink>, Rc<RefCell<Feed>>) {
-        let feed = Rc::new(RefCell::new(Feed::new(FeedBounds { events: 4, bytes: 1 << 20 })));
+        let feed = Rc::new(RefCell::new(Feed::new(
+            FeedBounds { events: 4, bytes: 1 << 20 },
+            Transport::Sse,
+            SharedTally::default(),
+        )));
         let sink = Sink::new();
         sink.seat(&feed, position);
         sink.go_live();
@@ -525,12 +550,12 @@ mod tests {
     fn what_is_for_the_client_alone_comes_where_it_was_delivered() {
         let (sink, feed) = seated(0);
         sink.write(bytes("written"));
-        feed.borrow_mut().append(bytes("1"), Some(1));
-        sink.push_private(bytes("2"), Some(2));
-        feed.borrow_mut().append(bytes("3"), Some(3));
-        feed.borrow_mut().append(bytes("4"), Some(4));
+        feed.borrow_mut().append(bytes("1"), Some(1), Instant::now());
+        sink.push_private(bytes("2"), Some(2), Instant::now());
+        feed.borrow_mut().append(bytes("3"), Some(3), Instant::now());
+        feed.borrow_mut().append(bytes("4"), Some(4), Instant::now());
         assert!(sink.push_ping(bytes("ping"), 4) && sink.push_ping(bytes("another"), 4));
-        feed.borrow_mut().append(bytes("5"), Some(5));
+        feed.borrow_mut().append(bytes("5"), Some(5), Instant::now());
         let all: Vec<_> = (0..7).map(|_| pull(&sink)).collect();
         assert_eq!(all, ["written", "1", "2", "34", "ping", "5", "Pending"]);
         assert_eq!(sink.position(), Some(5));
@@ -543,7 +568,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         assert_eq!(sink.stalled_for(start + minute), Duration::ZERO, "nothing waits");
         for _ in 0..=PRIVATE_EVENTS {
-            sink.push_private(bytes("x"), None);
+            sink.push_private(bytes("x"), None, Instant::now());
         }
         assert_eq!(sink.stalled_for(start), Duration::ZERO);
         assert_eq!(sink.stalled_for(start + minute), minute);
@@ -556,16 +581,16 @@ mod tests {
     fn what_is_lost_while_fallen_out_is_counted_once() {
         let (sink, feed) = seated(0);
         for n in 1..=10 {
-            feed.borrow_mut().append(bytes("x"), (n % 2 == 0).then_some(n));
+            feed.borrow_mut().append(bytes("x"), (n % 2 == 0).then_some(n), Instant::now());
         }
         assert_eq!(pull(&sink), "FellOut");
         assert_eq!((sink.take_lost(), sink.take_lost()), (5, 0));
-        feed.borrow_mut().append(bytes("x"), None);
-        sink.push_private(bytes("x"), None);
+        feed.borrow_mut().append(bytes("x"), None, Instant::now());
+        sink.push_private(bytes("x"), None, Instant::now());
         sink.seat(&feed, 10);
         assert_eq!(sink.take_lost(), 2);
         sink.go_live();
-        feed.borrow_mut().append(bytes("new"), Some(11));
+        feed.borrow_mut().append(bytes("new"), Some(11), Instant::now());
         assert_eq!((pull(&sink), pull(&sink)), ("new".into(), "Pending".into()));
         assert!(sink.unseat().is_some_and(|unused| Rc::ptr_eq(&unused, &feed)));
         assert!(sink.unseat().is_none());
@@ -574,11 +599,11 @@ mod tests {
     #[test]
     fn what_was_delivered_comes_before_the_end() {
         let (sink, feed) = seated(0);
-        feed.borrow_mut().append(bytes("1"), Some(1));
-        sink.push_private(bytes("2"), Some(2));
+        feed.borrow_mut().append(bytes("1"), Some(1), Instant::now());
+        sink.push_private(bytes("2"), Some(2), Instant::now());
         sink.keep_delivered();
         sink.end(Some(bytes("closing")));
-        feed.borrow_mut().append(bytes("late"), Some(3));
+        feed.borrow_mut().append(bytes("late"), Some(3), Instant::now());
         let all: Vec<_> = (0..4).map(|_| pull(&sink)).collect();
         assert_eq!(all, ["1", "2", "closing", "End"]);
     }
@@ -598,7 +623,7 @@ mod tests {
         let count = Arc::new(Count::default());
         assert_eq!(sink.pull(&Waker::from(count.clone())), Pull::Pending);
         for n in 1..=9 {
-            feed.borrow_mut().append(bytes("x"), Some(n));
+            feed.borrow_mut().append(bytes("x"), Some(n), Instant::now());
         }
         // A change of feed comes before the worker has come to wake this client.
         sink.keep_delivered();

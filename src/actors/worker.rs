@@ -13,14 +13,17 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use slab::Slab;
+use tracing::Span;
 
-use super::broker::{Broker, Delivered, WorkerAddr, WorkerStopped};
+use super::broker::{Broker, Counted, Delivered, WorkerAddr, WorkerStopped};
 use super::farewell::Farewell;
 use super::feed::{Feed, FeedBounds};
 use super::index::SelectorIndex;
-use super::session::{Admitted, Answer, Close, Joined, MayRead, Ping, Session};
+use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
+use super::tally::{SharedTally, Tally};
 use super::turns::{Turn, Turns};
+use super::view::Describe;
 use crate::channel::Reach;
 use crate::config::Settings;
 use crate::cursor::{Cursor, Seq};
@@ -51,6 +54,18 @@ pub(crate) struct Parcel {
     pub(crate) number: u64,
     pub(crate) record: Arc<Record>,
     pub(crate) frames: Frames,
+    /// When the broker learned of its commit; when it accepted it, for an ephemeral one.
+    pub(crate) committed: Instant,
+    /// The publish that it came with.
+    pub(crate) span: Span,
+}
+
+/// Command: tell what was counted.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct Count {
+    /// Comes back with the answer.
+    pub(crate) round: u64,
 }
 
 /// Command: seat this client and tell its session. Comes behind everything that was delivered before the answer was
@@ -165,7 +180,8 @@ impl Actor for Worker {
             member.session.do_send(Close(CloseReason::Unavailable.into()));
         }
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(WorkerStopped { worker: WorkerAddr::Thread(ctx.address()) });
+            let tally = Box::new(self.floor.borrow().tally.borrow().clone());
+            broker.do_send(WorkerStopped { worker: WorkerAddr::Thread(ctx.address()), tally });
         }
     }
 }
@@ -188,6 +204,9 @@ impl Handler<Deliver> for Worker {
             events += 1;
             bytes += parcel.record.draft.weight();
             floor.deliver(parcel);
+        }
+        if let Some(newest) = parcels.last() {
+            floor.tally.borrow_mut().fan_out(newest.committed.elapsed());
         }
         drop(floor);
         if let Some(broker) = self.broker.upgrade() {
@@ -268,6 +287,29 @@ impl Handler<TakeTurns> for Worker {
     }
 }
 
+impl Handler<Count> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Count { round }: Count, ctx: &mut Self::Context) {
+        let Some(broker) = self.broker.upgrade() else { return };
+        let floor = self.floor.borrow();
+        let tally = Box::new(floor.tally.borrow().clone());
+        let worker = WorkerAddr::Thread(ctx.address());
+        broker.do_send(Counted { worker, round, tally, lagging: floor.lagging });
+    }
+}
+
+impl Handler<Describe> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Describe { clients, head, tell }: Describe, _: &mut Self::Context) {
+        let floor = self.floor.borrow();
+        for member in clients.iter().filter_map(|client| floor.members.get(client)) {
+            member.session.do_send(DescribeSelf { head, tell: tell.clone() });
+        }
+    }
+}
+
 impl Handler<CloseClients> for Worker {
     type Result = ();
 
@@ -334,6 +376,10 @@ pub(crate) struct Floor {
     /// Who of the replays reads.
     turns: Turns,
     found: Vec<FeedId>,
+    /// What was counted on this thread.
+    pub(crate) tally: SharedTally,
+    /// Clients that are being given what they missed.
+    pub(crate) lagging: u64,
 }
 
 impl Floor {
@@ -349,6 +395,8 @@ impl Floor {
             woken: 0,
             turns: Turns::default(),
             found: Vec::new(),
+            tally: Rc::new(RefCell::new(Tally::with_reasons())),
+            lagging: 0,
         }
     }
 
@@ -459,7 +507,11 @@ impl Floor {
         if let Some(entry) = self.feed_ids.get(&key).and_then(|&id| self.feeds.get(id as usize)) {
             return entry.feed.clone();
         }
-        let feed = Rc::new(RefCell::new(Feed::new(self.settings.feed)));
+        let feed = Rc::new(RefCell::new(Feed::new(
+            self.settings.feed,
+            key.encoding.transport(),
+            self.tally.clone(),
+        )));
         let id = self.feeds.insert(FeedEntry { key: key.clone(), feed: feed.clone() }) as FeedId;
         for selector in key.subscription.selectors() {
             self.index.entry(selector).insert(id);
@@ -490,6 +542,7 @@ impl Floor {
         }
         let draft = &parcel.record.draft;
         let is_for_followers = draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
+        let mut feeds = 0;
         for id in found.drain(..) {
             let Some(entry) = self.feeds.get(id as usize) else { continue };
             let subscription = &entry.key.subscription;
@@ -505,19 +558,21 @@ impl Floor {
                 continue;
             };
             let mut feed = entry.feed.borrow_mut();
-            feed.append(bytes.clone(), parcel.record.seq());
+            feed.append(bytes.clone(), parcel.record.seq(), parcel.committed);
+            feeds += 1;
             if feed.wants_waking() {
                 self.to_wake.push_back(entry.feed.clone());
             }
         }
         self.found = found;
+        tracing::debug!(parent: &parcel.span, id = %draft.id, feeds, "handed to those who follow it");
     }
 
     fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {
         for member in self.sessions.get(&session).into_iter().flatten().filter_map(|id| self.members.get(id))
         {
             if let Some(bytes) = parcel.frames.get(member.encoding) {
-                member.sink.push_private(bytes.clone(), parcel.record.seq());
+                member.sink.push_private(bytes.clone(), parcel.record.seq(), parcel.committed);
             }
         }
     }

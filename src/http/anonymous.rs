@@ -60,7 +60,7 @@ fn everything(session: SessionId) -> Grant {
         .admin()
 }
 
-fn check_loopback(request: &HttpRequest) -> Result<(), AuthError> {
+pub(super) fn check_loopback(request: &HttpRequest) -> Result<(), AuthError> {
     if !request.app_config().local_addr().ip().is_loopback() {
         let detail = "anonymous clients are served on a loopback address only; say who may do what";
         return Err(AuthError::Unauthenticated(detail.into()));

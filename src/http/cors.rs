@@ -22,8 +22,9 @@ use super::problem::Problem;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
 /// `cache-control` is sent by clients that stand in for a browser's `EventSource`.
 const HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, cache-control, content-type, last-event-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("fanfare-client, fanfare-session, retry-after");
+    HeaderValue::from_static("authorization, cache-control, content-type, last-event-id, x-request-id");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("fanfare-client, fanfare-session, retry-after, x-request-id");
 /// Seconds; no browser remembers for much longer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 

@@ -11,7 +11,7 @@ use super::door::last_word;
 use super::grant::{AuthError, Grant};
 use super::problem::Problem;
 use super::query::Query;
-use super::{HttpConfig, Mount};
+use super::{HttpConfig, Mount, request_id};
 use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Refusal, Reset, Session, SessionSettings};
 use crate::channel::Selector;
@@ -32,6 +32,7 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     let wanted = Wanted::read(&query, header)?;
 
     let client = ClientId::mint();
+    tracing::debug!(request_id = %request_id::of(&request), %client, "a stream is asked for");
     let mut response = response(client, &grant);
     let pass = match mount.let_in(&request, client, &grant).await {
         Ok(pass) => pass,

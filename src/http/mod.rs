@@ -21,12 +21,19 @@
 //! | `GET presence?channel=…` | who follows a channel |
 //! | `DELETE sessions/{id}` | ends a session's streams, and refuses what it has; needs an admin grant |
 //! | `GET status` | how the broker stands; needs an admin grant |
+//! | `GET sessions` | the sessions that are connected, and how their clients are; needs an admin grant |
+//! | `GET clients/{id}` | one client, also for five minutes after its end; needs an admin grant |
+//!
+//! Whatever is answered to `GET` at once is answered to `HEAD` too. A request may bring a name of its own in
+//! `x-request-id`; with it, or with one that it is given, it is called in the answer and in what is logged at `debug` from
+//! its publish to those who deliver.
 //!
 //! Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`, and `field` where one
 //! is at fault, and `index` in a batch.
 
 mod anonymous;
 mod body;
+mod clients;
 mod cors;
 mod door;
 mod events;
@@ -40,6 +47,7 @@ mod problem;
 mod publish;
 mod publish_body;
 mod query;
+mod request_id;
 mod sessions;
 mod socket;
 mod state;
@@ -53,10 +61,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Addr, WeakAddr};
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::ALLOW;
-use actix_web::middleware::from_fn;
-use actix_web::{HttpRequest, ResponseError, Scope, web};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, ResponseError, Scope, guard, web};
 use futures_core::future::LocalBoxFuture;
 
 use self::anonymous::Reachable;
@@ -87,6 +96,7 @@ pub struct HttpConfig {
     trusted_proxies: usize,
     /// Who knows which sessions were ended, once the scope is there.
     broker: Option<WeakAddr<Broker>>,
+    has_admin: bool,
 }
 
 impl HttpConfig {
@@ -205,6 +215,13 @@ impl HttpConfig {
         self
     }
 
+    /// Leaves the endpoints that need an admin grant out of the scope, for a server that has them at an address of its own
+    /// ([`admin_scope`]).
+    pub fn without_admin(mut self) -> Self {
+        self.has_admin = false;
+        self
+    }
+
     /// What a request may do, unless its session was ended.
     async fn grant(&self, request: &HttpRequest) -> Result<Grant, AuthError> {
         let grant = self.claim(request).await?;
@@ -252,6 +269,7 @@ impl Default for HttpConfig {
             max_body: 1024 * 1024,
             trusted_proxies: 0,
             broker: None,
+            has_admin: true,
         }
     }
 }
@@ -288,30 +306,130 @@ pub fn scope(
         InitError = (),
     > + use<>,
 > {
+    let has_admin = config.has_admin;
     let origins: Rc<[Origin]> = config.origins.as_slice().into();
-    let config = HttpConfig { broker: Some(broker.downgrade()), ..config };
-    let mount = Mount { broker: broker.downgrade(), config, worker: RefCell::default() };
-    let get_only =
-        |path: &str, route: actix_web::Route| web::resource(path).route(route).default_service(only("GET"));
-    web::scope(path.trim_end_matches('/'))
-        .app_data(web::Data::new(mount))
-        .service(get_only("/events", web::get().to(events::events)))
-        .service(get_only("/history", web::get().to(history::history)))
-        .service(get_only("/presence", web::get().to(state::presence)))
-        .service(get_only("/status", web::get().to(state::status)))
-        .service(get_only("/ws", web::get().to(ws::ws)))
+    let scope = bare_scope(path, broker, config)
+        .service(web::resource("/events").route(web::get().to(events::events)).default_service(only("GET")))
+        .service(read("/history", history::history))
+        .service(read("/presence", state::presence))
+        .service(web::resource("/ws").route(web::get().to(ws::ws)).default_service(only("GET")))
         .service(
             web::resource("/publish").route(web::post().to(publish::publish)).default_service(only("POST")),
-        )
+        );
+    let scope = if has_admin { admin_routes(scope) } else { scope };
+    finished(scope, origins)
+}
+
+/// The endpoints of a broker that need an admin grant, and nothing else: for an address that not everybody can reach.
+///
+/// ```
+/// use actix_web::App;
+/// use fanfare::{Broker, http};
+///
+/// # actix_web::rt::System::new().block_on(async {
+/// let broker = Broker::builder().start()?;
+/// let config = http::HttpConfig::default();
+/// let public = App::new().service(http::scope("/rt", &broker, config.clone().without_admin()));
+/// let private = App::new().service(http::admin_scope("/rt", &broker, config));
+/// # let _ = (public, private);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+pub fn admin_scope(
+    path: &str,
+    broker: &Addr<Broker>,
+    config: HttpConfig,
+) -> Scope<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    let origins: Rc<[Origin]> = config.origins.as_slice().into();
+    finished(admin_routes(bare_scope(path, broker, config)), origins)
+}
+
+fn bare_scope(path: &str, broker: &Addr<Broker>, config: HttpConfig) -> Scope {
+    let config = HttpConfig { broker: Some(broker.downgrade()), ..config };
+    let mount = Mount { broker: broker.downgrade(), config, worker: RefCell::default() };
+    web::scope(path.trim_end_matches('/')).app_data(web::Data::new(mount))
+}
+
+fn admin_routes(scope: Scope) -> Scope {
+    scope
+        .service(read("/status", state::status))
+        .service(read("/sessions", clients::sessions))
         .service(
             web::resource("/sessions/{id}")
                 .route(web::delete().to(sessions::revoke))
                 .default_service(only("DELETE")),
         )
+        .service(read("/clients/{id}", clients::client))
+}
+
+/// Adds what all endpoints have in common.
+fn finished(
+    scope: Scope,
+    origins: Rc<[Origin]>,
+) -> Scope<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse,
+        Error = actix_web::Error,
+        InitError = (),
+    > + use<>,
+> {
+    scope
         .default_service(web::to(|| async {
             Problem::not_found("there is no such endpoint").error_response()
         }))
         .wrap(from_fn(move |request, next| cors::answer(origins.clone(), request, next)))
+        .wrap(from_fn(request_id::name))
+}
+
+/// A middleware for pages beside the scope: as the scope does for anonymous clients ([`HttpConfig::default`]), it serves
+/// only a loopback address, by a loopback name. Another `Host` is answered 421, so that no other site can read the page
+/// by having its own name resolve here.
+///
+/// ```
+/// use actix_web::middleware::from_fn;
+/// use actix_web::{App, web};
+/// use fanfare::http::require_loopback;
+///
+/// let page = web::scope("/page").wrap(from_fn(require_loopback));
+/// # let _ = App::new().service(page);
+/// ```
+///
+/// # Errors
+///
+/// None but what the service behind it has.
+pub async fn require_loopback<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    match anonymous::check_loopback(request.request()) {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        Err(error) => {
+            let refusal = Problem::from(error).error_response();
+            Ok(request.into_response(refusal).map_into_right_body())
+        }
+    }
+}
+
+/// A resource that is only read.
+fn read<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    // The server leaves the body out where it is not asked for.
+    let is_read = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path).route(web::route().guard(is_read).to(handler)).default_service(only("GET, HEAD"))
 }
 
 fn only(method: &'static str) -> actix_web::Route {

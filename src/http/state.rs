@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Mount;
 use super::problem::Problem;
 use super::query::Query;
-use crate::actors::broker::{Presence, Stats};
+use crate::actors::broker::{Presence, Survey};
 use crate::channel::{Channel, Selector};
 use crate::error::CloseReason;
 use crate::identity::SessionId;
@@ -46,11 +46,14 @@ pub(super) async fn presence(request: HttpRequest, mount: web::Data<Mount>) -> R
 }
 
 pub(super) async fn status(request: HttpRequest, mount: web::Data<Mount>) -> Result<HttpResponse, Problem> {
-    let grant = mount.config.grant(&request).await?;
-    if !grant.is_admin {
-        return Err(Problem::forbidden("this needs an admin grant"));
-    }
-    Ok(HttpResponse::Ok().json(ask(&mount, Stats).await?))
+    require_admin(&request, &mount).await?;
+    Ok(HttpResponse::Ok().json(ask(&mount, Survey).await?))
+}
+
+/// Lets nobody on who may not look into the broker.
+pub(super) async fn require_admin(request: &HttpRequest, mount: &Mount) -> Result<(), Problem> {
+    let grant = mount.config.grant(request).await?;
+    if grant.is_admin { Ok(()) } else { Err(Problem::forbidden("this needs an admin grant")) }
 }
 
 /// Asks the broker, which may be gone.

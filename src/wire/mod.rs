@@ -8,6 +8,7 @@ pub(crate) mod ws;
 use bytes::Bytes;
 
 use self::notice::Notice;
+use crate::counts::Transport;
 use crate::cursor::{Cursor, Timeline};
 use crate::record::Record;
 
@@ -23,6 +24,14 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// How those who want it are connected.
+    pub(crate) fn transport(self) -> Transport {
+        match self {
+            Self::SseRaw | Self::SseEnvelope => Transport::Sse,
+            Self::Ws => Transport::Ws,
+        }
+    }
+
     /// An event for a client that is at `cursor` with it; without one for an ephemeral event.
     pub(crate) fn event(self, record: &Record, cursor: Option<&Cursor>) -> Bytes {
         match self {

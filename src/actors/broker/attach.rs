@@ -12,6 +12,8 @@ use crate::actors::local::Local;
 use crate::actors::registry::{Route, WorkerKey};
 use crate::actors::ring::{Ring, Slice};
 use crate::actors::session::{Answer, LogReader, Origin, PAGE, Reset};
+use crate::actors::tally::Tally;
+use crate::actors::view::ClientView;
 use crate::actors::worker::{Admit, Retire, Worker};
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
 use crate::identity::ClientId;
@@ -123,6 +125,8 @@ pub(crate) struct Attach {
 #[rtype(result = "()")]
 pub(crate) struct Detached {
     pub(crate) client: ClientId,
+    /// The last that is to be seen of it; nothing of one that never had a stream.
+    pub(crate) last: Option<Box<ClientView>>,
 }
 
 /// Fact: a worker is gone, and all its clients with it.
@@ -130,6 +134,8 @@ pub(crate) struct Detached {
 #[rtype(result = "()")]
 pub(crate) struct WorkerStopped {
     pub(crate) worker: WorkerAddr,
+    /// What it has counted.
+    pub(crate) tally: Box<Tally>,
 }
 
 /// Fact: a worker has handed on so much of what it was sent.
@@ -146,6 +152,9 @@ pub(super) struct WorkerEntry {
     pub(super) addr: WorkerAddr,
     pub(super) events: usize,
     pub(super) bytes: usize,
+    /// What it has counted, as far as the broker knows.
+    pub(super) tally: Box<Tally>,
+    pub(super) lagging: u64,
 }
 
 impl Broker {
@@ -276,7 +285,9 @@ impl Broker {
         if let WorkerAddr::Thread(thread) = &worker {
             thread.do_send(self.settings.worker);
         }
-        let key = self.workers.insert(WorkerEntry { addr: worker.clone(), events: 0, bytes: 0 });
+        let tally = Box::default();
+        let key =
+            self.workers.insert(WorkerEntry { addr: worker.clone(), events: 0, bytes: 0, tally, lagging: 0 });
         self.worker_keys.insert(worker, key);
         key
     }
@@ -330,7 +341,10 @@ impl Handler<Attach> for Broker {
 impl Handler<Detached> for Broker {
     type Result = ();
 
-    fn handle(&mut self, Detached { client }: Detached, _: &mut Self::Context) {
+    fn handle(&mut self, Detached { client, last }: Detached, _: &mut Self::Context) {
+        if let Some(last) = last {
+            self.tombstones.add(*last, Instant::now());
+        }
         self.early.retain(|attach| attach.client != client);
         self.admission.leave(client);
         if let Some(interest) = self.registry.leave(client) {
@@ -353,7 +367,8 @@ impl Handler<Delivered> for Broker {
 impl Handler<WorkerStopped> for Broker {
     type Result = ();
 
-    fn handle(&mut self, WorkerStopped { worker }: WorkerStopped, _: &mut Self::Context) {
+    fn handle(&mut self, WorkerStopped { worker, tally }: WorkerStopped, _: &mut Self::Context) {
+        self.measures.past.merge(&tally);
         if let Some(key) = self.worker_keys.remove(&worker) {
             for interest in self.registry.drop_worker(key) {
                 self.kept_by_interest.leave(interest.subscription.selectors(), Instant::now());
@@ -361,6 +376,7 @@ impl Handler<WorkerStopped> for Broker {
             if let Some(gone) = self.workers.try_remove(key) {
                 gone.addr.do_send(Retire);
             }
+            self.no_count_from(key);
         }
     }
 }

@@ -203,7 +203,7 @@ impl Handler<BindWith> for Broker {
 
     fn handle(&mut self, BindWith { binding, broadcast }: BindWith, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::one();
-        self.accept(vec![broadcast], Some(binding), reply);
+        self.accept(vec![broadcast], Some(binding), reply, tracing::debug_span!("publish"));
         deferred
     }
 }

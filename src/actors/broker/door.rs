@@ -12,6 +12,7 @@ use crate::actors::admission::Full;
 use crate::actors::farewell::Farewell;
 use crate::actors::log::Relay;
 use crate::actors::revoked::Standing;
+use crate::actors::view::ClientView;
 use crate::actors::worker::{CloseClients, Worker};
 use crate::error::CloseReason;
 use crate::identity::{ClientId, SessionId};
@@ -67,9 +68,17 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// As it is told to clients.
+    pub(crate) fn reason(&self) -> CloseReason {
+        match self {
+            Self::Closed(farewell) => farewell.reason,
+            Self::Full(_) => CloseReason::Limit,
+        }
+    }
+
     /// Whether there is nothing to come back for.
     pub(crate) fn is_for_good(&self) -> bool {
-        matches!(self, Self::Closed(farewell) if farewell.reason == CloseReason::Revoked)
+        self.reason() == CloseReason::Revoked
     }
 }
 
@@ -78,19 +87,45 @@ impl Refused {
 pub(crate) struct Pass {
     client: ClientId,
     broker: WeakAddr<Broker>,
+    /// The last that is to be seen of the client, if it ever had a stream.
+    last: Option<Box<ClientView>>,
     /// How old its connection may become.
     pub(crate) age: Option<Duration>,
+}
+
+impl Pass {
+    /// Ends it, and says the last of the client.
+    pub(crate) fn give_back(mut self, last: Box<ClientView>) {
+        self.last = Some(last);
+    }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(Detached { client: self.client });
+            broker.do_send(Detached { client: self.client, last: self.last.take() });
         }
     }
 }
 
 impl Broker {
+    /// Counts a client from here on, or says why not.
+    fn let_in(
+        &mut self,
+        client: ClientId,
+        standing: Standing,
+        address: Option<IpAddr>,
+    ) -> Result<(), Refused> {
+        let now = Instant::now();
+        if let Some(reason) = self.revoked.bars(&standing, now) {
+            return Err(Refused::Closed(reason.into()));
+        }
+        if let Some(farewell) = self.draining {
+            return Err(Refused::Closed(farewell));
+        }
+        self.admission.enter(client, standing, address, now).map_err(Refused::Full)
+    }
+
     /// Why a client that was let in is to go again: its session was ended meanwhile.
     pub(super) fn bars(&self, client: ClientId) -> Option<CloseReason> {
         self.revoked.bars(self.admission.standing(client)?, Instant::now())
@@ -137,16 +172,16 @@ impl Handler<Knock> for Broker {
         Knock { client, worker, standing, address }: Knock,
         ctx: &mut Self::Context,
     ) -> Self::Result {
-        let now = Instant::now();
-        if let Some(reason) = self.revoked.bars(&standing, now) {
-            return Err(Refused::Closed(reason.into()));
+        match self.let_in(client, standing, address) {
+            Ok(()) => {
+                self.worker_key(WorkerAddr::Thread(worker));
+                Ok(Pass { client, broker: ctx.address().downgrade(), last: None, age: self.age() })
+            }
+            Err(refused) => {
+                self.measures.past.closed.add(refused.reason().as_str(), 1);
+                Err(refused)
+            }
         }
-        if let Some(farewell) = self.draining {
-            return Err(Refused::Closed(farewell));
-        }
-        self.admission.enter(client, standing, address, now).map_err(Refused::Full)?;
-        self.worker_key(WorkerAddr::Thread(worker));
-        Ok(Pass { client, broker: ctx.address().downgrade(), age: self.age() })
     }
 }
 

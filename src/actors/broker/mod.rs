@@ -2,17 +2,19 @@
 //! somebody for it.
 //!
 //! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`door`], [`attach`], [`join`], [`query`],
-//! [`drain`].
+//! [`drain`], [`survey`], [`inspect`].
 
 mod attach;
 mod bind;
 mod builder;
 mod door;
 mod drain;
+mod inspect;
 mod join;
 mod publish;
 mod query;
 mod reply;
+mod survey;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ pub use self::door::CloseSession;
 pub(crate) use self::door::{AskFarewell, IsRevoked, Knock, Pass, Refused};
 use self::drain::Leaving;
 pub use self::drain::{Drain, DrainWithin};
+pub(crate) use self::inspect::{AskClient, AskSessions, Found, FoundSessions};
 pub(crate) use self::join::Join;
 pub(crate) use self::publish::Publish;
 pub use self::publish::{Batch, Broadcast, Receipt};
@@ -37,6 +40,9 @@ use self::query::HistoryDoor;
 pub(crate) use self::query::{AskHistory, AskLocal};
 pub use self::query::{BrokerStats, Members, Presence, Sessions, Stats};
 pub use self::reply::Deferred;
+pub(crate) use self::survey::Counted;
+use self::survey::Measures;
+pub use self::survey::{LogOverview, Overview, Survey};
 use super::admission::Admission;
 use super::bindings::Bindings;
 use super::farewell::Farewell;
@@ -51,6 +57,7 @@ use super::registry::{Registry, WorkerKey};
 use super::revoked::Revoked;
 use super::ring::Ring;
 use super::tick::tick;
+use super::tombstones::Tombstones;
 use super::worker::{CloseAll, PingSlot, Retire};
 use crate::config::Settings;
 use crate::cursor::{Lineage, Seq, Timeline};
@@ -98,6 +105,10 @@ pub struct Broker {
     committed: u64,
     refused: u64,
     complained: Option<Instant>,
+    /// What is measured, for those who ask.
+    measures: Measures,
+    /// Clients that have ended, for those who ask why.
+    tombstones: Tombstones,
 }
 
 impl Broker {
@@ -148,6 +159,8 @@ impl Broker {
             committed: 0,
             refused: 0,
             complained: None,
+            measures: Measures::new(Instant::now()),
+            tombstones: Tombstones::default(),
             settings,
         })
     }

@@ -5,9 +5,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
+use tracing::{Span, debug_span};
 
 use super::Broker;
 use super::reply::{Deferred, Reply};
+use super::survey::dropped;
 use crate::actors::intake::{Group, Slot};
 use crate::actors::log::{
     COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Relay, Relayed, Settlement,
@@ -153,6 +155,8 @@ impl Batch {
 pub(crate) struct Publish {
     pub(crate) batch: Batch,
     pub(crate) standing: Standing,
+    /// What is logged of it belongs to this.
+    pub(crate) span: Span,
     pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, PublishError>>,
 }
 
@@ -176,18 +180,28 @@ fn display<S: serde::Serializer>(id: &EventId, serializer: S) -> Result<S::Ok, S
 
 impl Broker {
     /// The way in of every event. `binding` is made if the events are accepted, and applies to them already.
-    pub(super) fn accept(&mut self, mut events: Vec<Broadcast>, binding: Option<Binding>, reply: Reply) {
+    pub(super) fn accept(
+        &mut self,
+        mut events: Vec<Broadcast>,
+        binding: Option<Binding>,
+        reply: Reply,
+        span: Span,
+    ) {
+        tracing::debug!(parent: &span, events = events.len(), "to be published");
         if self.draining.is_some() {
+            self.measures.dropped.add(dropped::DRAINING, events.len() as u64);
             return reply.give(Err(PublishError::Draining));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let moment = Instant::now();
         if let Err(error) = self.complete(&mut events, binding.as_ref(), moment) {
             self.refused += events.len() as u64;
+            self.measures.dropped.add(dropped::INVALID, events.len() as u64);
             self.complain(&error);
             return reply.give(Err(error));
         }
         let mut group = Group::new(reply);
+        group.span = span;
         for Broadcast { channels, event, publisher } in events {
             let registry = &self.registry;
             let is_followed = |channel: &Channel| registry.has_followers(channel);
@@ -202,7 +216,7 @@ impl Broker {
             if let Some(binding) = binding {
                 self.bind(binding, moment);
             }
-            self.deliver_groups(vec![group], &[], Vec::new());
+            self.deliver_groups(vec![group], &[], Vec::new(), moment);
             return;
         }
         match self.intake.offer(group) {
@@ -230,6 +244,7 @@ impl Broker {
 
     fn refuse(&mut self, group: Group<Reply>) {
         self.refused += group.slots.len() as u64;
+        self.measures.dropped.add(dropped::OVERLOADED, group.slots.len() as u64);
         self.complain(&"too many events wait for their commit; refusing more");
         group.reply.give(Err(PublishError::Overloaded));
     }
@@ -242,20 +257,28 @@ impl Broker {
 
     fn commit_next(&mut self) {
         if let Some((ticket, drafts)) = self.intake.next_commit() {
+            self.measures.commit_began = Some(Instant::now());
             self.log.commit.do_send(Commit { ticket, drafts });
         }
     }
 
     /// Sends groups whose stored events are `records` to the workers, every event in its place, and then the receipts:
     /// who has one finds the broker's head at its event or beyond.
-    fn deliver_groups(&mut self, groups: Vec<Group<Reply>>, outcomes: &[Outcome], records: Vec<Arc<Record>>) {
+    fn deliver_groups(
+        &mut self,
+        groups: Vec<Group<Reply>>,
+        outcomes: &[Outcome],
+        records: Vec<Arc<Record>>,
+        committed: Instant,
+    ) {
         let mut outcomes = outcomes.iter();
         let mut records = records.into_iter();
-        let mut out = Outbox::default();
+        let mut out = Outbox::at(committed);
         let mut replies = Vec::with_capacity(groups.len());
         let mut relayed = Vec::new();
         for group in groups {
             let mut receipts = Vec::with_capacity(group.slots.len());
+            out.span = group.span;
             for slot in group.slots {
                 match slot {
                     Slot::Ephemeral(record) => {
@@ -283,16 +306,17 @@ impl Broker {
                         };
                         let cursor =
                             self.timeline.as_ref().zip(seq).map(|(timeline, seq)| timeline.cursor(seq));
+                        tracing::debug!(parent: &out.span, %id, seq, duplicate, "committed");
                         receipts.push(Receipt { id, seq, cursor, duplicate });
                     }
                 }
             }
             replies.push((group.reply, receipts));
         }
-        let now = Instant::now();
+        out.span = Span::none();
         for record in records {
             if self.kept_by_interest.is_in_use() {
-                self.kept_by_interest.hold_of_others(&record.draft.channels, now);
+                self.kept_by_interest.hold_of_others(&record.draft.channels, committed);
             }
             self.route(record, &mut out);
         }
@@ -312,6 +336,7 @@ impl Broker {
         out.routes.clear();
         for channel in record.draft.channels.iter() {
             self.registry.routes_to(channel, &mut out.routes);
+            self.measures.busiest.count(channel, out.committed);
         }
         out.routes.sort_unstable();
         out.routes.dedup();
@@ -328,11 +353,17 @@ impl Broker {
                 out.parcels.resize_with(route.worker + 1, Vec::new);
             }
             if let Some(parcels) = out.parcels.get_mut(route.worker) {
-                let parcel =
-                    Parcel { number: self.delivered, record: record.clone(), frames: frames.clone() };
-                parcels.push(parcel);
+                parcels.push(Parcel {
+                    number: self.delivered,
+                    record: record.clone(),
+                    frames: frames.clone(),
+                    committed: out.committed,
+                    span: out.span.clone(),
+                });
             }
         }
+        let routes = out.routes.len();
+        tracing::debug!(parent: &out.span, id = %record.draft.id, seq = record.seq(), routes, "fanned out");
         if let Some(seq) = record.seq() {
             self.head = self.head.max(seq);
             self.ring.push(seq, record, frames);
@@ -353,10 +384,18 @@ impl Broker {
 }
 
 /// What goes to each worker, in one message.
-#[derive(Default)]
 struct Outbox {
     parcels: Vec<Vec<Parcel>>,
     routes: Vec<Route>,
+    committed: Instant,
+    /// The publish that what is routed came with.
+    span: Span,
+}
+
+impl Outbox {
+    fn at(committed: Instant) -> Self {
+        Self { parcels: Vec::new(), routes: Vec::new(), committed, span: Span::none() }
+    }
 }
 
 impl Handler<Broadcast> for Broker {
@@ -364,7 +403,7 @@ impl Handler<Broadcast> for Broker {
 
     fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::one();
-        self.accept(vec![broadcast], None, reply);
+        self.accept(vec![broadcast], None, reply, debug_span!("publish"));
         deferred
     }
 }
@@ -374,7 +413,7 @@ impl Handler<Batch> for Broker {
 
     fn handle(&mut self, Batch(events): Batch, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::many();
-        self.accept(events, None, reply);
+        self.accept(events, None, reply, debug_span!("publish"));
         deferred
     }
 }
@@ -383,11 +422,14 @@ impl Handler<Publish> for Broker {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
-        let Publish { batch: Batch(events), standing, reply } = publish;
+        let Publish { batch: Batch(events), standing, span, reply } = publish;
         let reply = Reply::Channel(reply);
         match self.may_publish(&events, &standing) {
-            Ok(()) => self.accept(events, None, reply),
-            Err(error) => reply.give(Err(error)),
+            Ok(()) => self.accept(events, None, reply, span),
+            Err(error) => {
+                self.measures.dropped.add(dropped::reason(&error), events.len() as u64);
+                reply.give(Err(error));
+            }
         }
     }
 }
@@ -396,10 +438,14 @@ impl Handler<Committed> for Broker {
     type Result = ();
 
     fn handle(&mut self, Committed { records, settles, trims }: Committed, _: &mut Self::Context) {
+        let now = Instant::now();
+        if settles.is_some() {
+            self.measures.end_commit(now);
+        }
         self.committed += records.len() as u64;
         let groups = settles.as_ref().and_then(|settlement| self.intake.settle(settlement));
         let outcomes = settles.map(|Settlement { outcomes, .. }| outcomes).unwrap_or_default();
-        self.deliver_groups(groups.unwrap_or_default(), &outcomes, records);
+        self.deliver_groups(groups.unwrap_or_default(), &outcomes, records, now);
         self.trim(trims);
         self.commit_next();
     }
@@ -416,7 +462,7 @@ impl Handler<Relayed> for Broker {
                 return;
             }
         };
-        let mut out = Outbox::default();
+        let mut out = Outbox::at(Instant::now());
         for record in records {
             self.route(record, &mut out);
         }
@@ -430,8 +476,11 @@ impl Handler<CommitFailed> for Broker {
     fn handle(&mut self, CommitFailed { ticket, error }: CommitFailed, _: &mut Self::Context) {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(source, "a commit failed");
+        self.measures.end_commit(Instant::now());
         for group in self.intake.finish(ticket).unwrap_or_default() {
-            group.reply.give(Err(PublishError::from(error.clone())));
+            let error = PublishError::from(error.clone());
+            self.measures.dropped.add(dropped::reason(&error), group.slots.len() as u64);
+            group.reply.give(Err(error));
         }
         self.commit_next();
     }

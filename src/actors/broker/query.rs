@@ -148,7 +148,13 @@ impl Handler<Stats> for Broker {
     type Result = MessageResult<Stats>;
 
     fn handle(&mut self, _: Stats, _: &mut Self::Context) -> Self::Result {
-        MessageResult(BrokerStats {
+        MessageResult(self.stats())
+    }
+}
+
+impl Broker {
+    pub(super) fn stats(&mut self) -> BrokerStats {
+        BrokerStats {
             clients: self.registry.client_count(),
             sessions: self.registry.session_count(),
             channels: self.registry.channel_count(),
@@ -161,7 +167,7 @@ impl Handler<Stats> for Broker {
             ready: self.lineage.is_some() && self.is_log_writable,
             draining: self.draining.is_some(),
             uptime: self.started.elapsed(),
-        })
+        }
     }
 }
 

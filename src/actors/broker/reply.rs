@@ -22,7 +22,7 @@ enum Meeting<R> {
 pub(super) struct Slot<R>(Rc<Cell<Meeting<R>>>);
 
 impl<R> Slot<R> {
-    fn put(self, answer: R) {
+    pub(super) fn put(self, answer: R) {
         match self.0.take() {
             // The asker may have left.
             Meeting::Asker(sender) => drop(sender.send(answer)),
@@ -36,7 +36,7 @@ pub struct Deferred<R>(Slot<R>);
 
 impl<R> Deferred<R> {
     /// An answer to come, and the end that gives it.
-    fn new() -> (Self, Slot<R>) {
+    pub(super) fn new() -> (Self, Slot<R>) {
         let slot = Rc::new(Cell::new(Meeting::Nobody));
         (Self(Slot(slot.clone())), Slot(slot))
     }

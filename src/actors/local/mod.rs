@@ -17,13 +17,18 @@ use futures_util::future::select;
 use tokio::sync::{Semaphore, oneshot};
 
 pub(crate) use self::subscriber::{Ended, Ends};
-use self::subscriber::{Next, Offered, Subscriber};
-use super::broker::{At, Attach, Broker, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped};
+use self::subscriber::{News, Next, Offered, Subscriber};
+use super::broker::{
+    At, Attach, Broker, Counted, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped,
+};
 use super::log::{Page, Sought};
 use super::registry::{Registry, Route};
 use super::replay::{is_last_look, next_look};
 use super::session::Answer;
-use super::worker::{Admit, CloseAll, CloseClients, Deliver, Parcel, PingSlot, Retire};
+use super::tally::{BY_CLIENT, Tally};
+use super::view::Describe;
+use super::worker::{Admit, CloseAll, CloseClients, Count, Deliver, Parcel, PingSlot, Retire};
+use crate::counts::Transport;
 use crate::delivery::Delivery;
 use crate::error::CloseReason;
 use crate::identity::ClientId;
@@ -92,6 +97,8 @@ pub(crate) struct Local {
     reading: Arc<Semaphore>,
     /// Whom an event may concern; kept for its memory.
     found: Vec<ClientId>,
+    /// What was counted here.
+    tally: Tally,
 }
 
 impl Local {
@@ -103,6 +110,7 @@ impl Local {
             subscribers: HashMap::new(),
             reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
             found: Vec::new(),
+            tally: Tally::with_reasons(),
         })
     }
 
@@ -113,6 +121,7 @@ impl Local {
         }
         found.sort_unstable();
         found.dedup();
+        let mut taken = 0;
         for client in found.drain(..) {
             let Some(subscriber) = self.subscribers.get_mut(&client) else { continue };
             if !subscriber.interest().covers_event(&parcel.record.draft) {
@@ -121,12 +130,28 @@ impl Local {
                 continue;
             }
             match subscriber.offer(&parcel.record) {
+                Offered::Taken => taken += 1,
                 Offered::Done => {}
                 Offered::FellOut => self.await_room(client, ctx),
-                Offered::Gone => self.end(client, CloseReason::Unavailable),
+                Offered::Gone => self.end(client, BY_CLIENT, CloseReason::Unavailable),
             }
         }
         self.found = found;
+        if taken > 0 {
+            self.tally.hand_over(Transport::Stream, taken, parcel.committed);
+        }
+        tracing::debug!(parent: &parcel.span, id = %parcel.record.draft.id, taken, "put into queues");
+    }
+
+    /// Counts what a subscriber was given of the past, and told to be missing.
+    fn note_news(&mut self, client: ClientId) {
+        let Some(subscriber) = self.subscribers.get_mut(&client) else { return };
+        let News { replayed, lost, gaps } = subscriber.take_news();
+        self.tally.replay(Transport::Stream, replayed);
+        self.tally.lost += lost;
+        for reason in gaps {
+            self.tally.gaps.add(reason, 1);
+        }
     }
 
     fn go_on(&mut self, client: ClientId, ctx: &mut Context<Self>) {
@@ -135,7 +160,7 @@ impl Local {
             Next::Nothing => {}
             Next::AwaitRoom => self.await_room(client, ctx),
             Next::Ask(at) => self.ask(client, at, ctx),
-            Next::Leave => self.end(client, CloseReason::Unavailable),
+            Next::Leave => self.end(client, BY_CLIENT, CloseReason::Unavailable),
             Next::Read(log, query) => {
                 let page = async move { log.read.send(query).await.ok()?.ok().map(Found::Page) };
                 self.look_up(client, ctx, page);
@@ -183,22 +208,26 @@ impl Local {
         });
     }
 
-    fn end(&mut self, client: ClientId, reason: CloseReason) {
+    /// Ends a stream; `why` is what is said of it to those who ask, `reason` what its reader is told.
+    fn end(&mut self, client: ClientId, why: &'static str, reason: CloseReason) {
         let Some(subscriber) = self.subscribers.remove(&client) else { return };
+        let last = Some(Box::new(subscriber.describe(client, 0).closed(why)));
+        self.tally.closed.add(why, 1);
+        self.tally.lost += subscriber.untold();
         subscriber.end(reason);
         if self.subscribers.len() * 4 < self.subscribers.capacity() {
             self.subscribers.shrink_to(self.subscribers.len() * 2);
         }
         self.registry.leave(client);
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(Detached { client });
+            broker.do_send(Detached { client, last });
         }
     }
 
     fn end_all(&mut self, reason: CloseReason) {
         let clients: Vec<_> = self.subscribers.keys().copied().collect();
         for client in clients {
-            self.end(client, reason);
+            self.end(client, reason.as_str(), reason);
         }
     }
 }
@@ -209,7 +238,8 @@ impl Actor for Local {
     fn stopped(&mut self, ctx: &mut Self::Context) {
         self.end_all(CloseReason::Unavailable);
         if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(WorkerStopped { worker: WorkerAddr::Local(ctx.address()) });
+            let tally = Box::new(self.tally.clone());
+            broker.do_send(WorkerStopped { worker: WorkerAddr::Local(ctx.address()), tally });
         }
         Arbiter::current().stop();
     }
@@ -225,7 +255,7 @@ impl Handler<Enter> for Local {
         if is_served {
             self.ask(client, At::Start(start), ctx);
         } else {
-            self.end(client, CloseReason::Unavailable);
+            self.end(client, CloseReason::Unavailable.as_str(), CloseReason::Unavailable);
         }
     }
 }
@@ -234,7 +264,7 @@ impl Handler<Left> for Local {
     type Result = ();
 
     fn handle(&mut self, Left { client }: Left, _: &mut Self::Context) {
-        self.end(client, CloseReason::Unavailable);
+        self.end(client, BY_CLIENT, CloseReason::Unavailable);
     }
 }
 
@@ -246,6 +276,9 @@ impl Handler<Deliver> for Local {
         for parcel in &parcels {
             bytes += parcel.record.draft.weight();
             self.deliver(parcel, ctx);
+        }
+        if let Some(newest) = parcels.last() {
+            self.tally.fan_out(newest.committed.elapsed());
         }
         if let Some(broker) = self.broker.upgrade() {
             let worker = WorkerAddr::Local(ctx.address());
@@ -260,7 +293,7 @@ impl Handler<Admit<Arc<Record>>> for Local {
     fn handle(&mut self, Admit { client, answer }: Admit<Arc<Record>>, ctx: &mut Self::Context) {
         let Some(subscriber) = self.subscribers.get_mut(&client) else { return };
         match answer {
-            Answer::Refused(farewell) => self.end(client, farewell.reason),
+            Answer::Refused(farewell) => self.end(client, farewell.reason.as_str(), farewell.reason),
             Answer::Ahead => {
                 let wait = next_look(subscriber.waited);
                 subscriber.waited += wait;
@@ -269,6 +302,7 @@ impl Handler<Admit<Arc<Record>>> for Local {
             }
             Answer::Missed { .. } | Answer::Behind { .. } => {
                 subscriber.admit(answer);
+                self.note_news(client);
                 self.go_on(client, ctx);
             }
         }
@@ -296,9 +330,10 @@ impl Handler<Answered> for Local {
             Some(Found::Last(sought)) => subscriber.take_sought(sought),
             None => {
                 tracing::warn!(%client, "a replay ends because the log cannot be read");
-                return self.end(client, CloseReason::Unavailable);
+                return self.end(client, CloseReason::Unavailable.as_str(), CloseReason::Unavailable);
             }
         }
+        self.note_news(client);
         self.go_on(client, ctx);
     }
 }
@@ -333,12 +368,35 @@ impl Handler<PingSlot> for Local {
     }
 }
 
+impl Handler<Count> for Local {
+    type Result = ();
+
+    fn handle(&mut self, Count { round }: Count, ctx: &mut Self::Context) {
+        let Some(broker) = self.broker.upgrade() else { return };
+        let lagging = self.subscribers.values().filter(|subscriber| !subscriber.is_live()).count() as u64;
+        let worker = WorkerAddr::Local(ctx.address());
+        broker.do_send(Counted { worker, round, tally: Box::new(self.tally.clone()), lagging });
+    }
+}
+
+impl Handler<Describe> for Local {
+    type Result = ();
+
+    fn handle(&mut self, Describe { clients, head, tell }: Describe, _: &mut Self::Context) {
+        for client in clients {
+            let Some(subscriber) = self.subscribers.get(&client) else { continue };
+            // Whoever asked may have left.
+            let _ = tell.send(subscriber.describe(client, head));
+        }
+    }
+}
+
 impl Handler<CloseClients> for Local {
     type Result = ();
 
     fn handle(&mut self, CloseClients { clients, farewell }: CloseClients, _: &mut Self::Context) {
         for client in clients {
-            self.end(client, farewell.reason);
+            self.end(client, farewell.reason.as_str(), farewell.reason);
         }
     }
 }

@@ -13,9 +13,13 @@ use crate::actors::broker::{At, Start};
 use crate::actors::log::{Page, ReadAfter, Seek, Sought};
 use crate::actors::replay::{NOTHING_PROMISED, find_loss, start_of};
 use crate::actors::session::{Answer, LogReader, Origin, PAGE, Reset};
+use crate::actors::tally::EXPIRED;
+use crate::actors::view::{ClientState, ClientView};
+use crate::counts::Transport;
 use crate::cursor::{Cursor, Seq, Timeline};
 use crate::delivery::{Delivery, Received};
 use crate::error::CloseReason;
+use crate::identity::ClientId;
 use crate::interest::Interest;
 use crate::record::Record;
 
@@ -49,6 +53,8 @@ pub(super) struct Subscriber {
     owed: VecDeque<Delivery>,
     /// Ephemeral events that were dropped and not told yet.
     lost: u64,
+    /// What it was given of the past, and told to be missing, since that was counted last.
+    news: News,
     /// For how long it has waited for the head to come to its cursor.
     pub(super) waited: Duration,
     /// Waits for room in the queue.
@@ -83,10 +89,20 @@ struct Chase {
     had: Option<Cursor>,
 }
 
+/// What is to be counted of a subscriber.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) replayed: u64,
+    pub(super) lost: u64,
+    pub(super) gaps: Vec<&'static str>,
+}
+
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offered {
-    /// It is in the queue; or it will come from the log, or is counted.
+    /// It is in the queue.
+    Taken,
+    /// It will come from the log, or is counted.
     Done,
     /// The queue is full: from now on the subscriber is not live.
     FellOut,
@@ -123,6 +139,7 @@ impl Subscriber {
             state: State::Asking,
             owed: VecDeque::new(),
             lost: 0,
+            news: News::default(),
             waited: Duration::ZERO,
             waiter: None,
         }
@@ -151,7 +168,7 @@ impl Subscriber {
         match self.queue.try_send(Delivery::Event(Received::new(record.clone(), timeline.clone()))) {
             Ok(()) => {
                 *position = record.seq().unwrap_or(*position);
-                Offered::Done
+                Offered::Taken
             }
             Err(TrySendError::Full(_)) => {
                 // All of interest before this event is in the queue.
@@ -214,6 +231,7 @@ impl Subscriber {
         let (before, behind) = page.records.split_at_checked(before).unwrap_or((&page.records, &[]));
         self.owe_events(before);
         if let Some((told, timeline)) = told.zip(self.timeline.as_ref()) {
+            self.news.gaps.push(EXPIRED);
             let (resumed_at, cursor) = (told.position, timeline.cursor(told.position));
             self.owed.push_back(Delivery::Gap { after, resumed_at, head, cursor });
         }
@@ -284,6 +302,7 @@ impl Subscriber {
 
     fn owe_reset(&mut self, reset: Option<Reset>, position: Seq) {
         if let Some((Reset { reason, head }, timeline)) = reset.zip(self.timeline.as_ref()) {
+            self.news.gaps.push(reason.as_str());
             self.owed.push_back(Delivery::Reset { reason, head, cursor: timeline.cursor(position) });
         }
     }
@@ -291,6 +310,7 @@ impl Subscriber {
     fn owe_lag(&mut self) {
         let dropped = std::mem::take(&mut self.lost);
         if dropped > 0 {
+            self.news.lost += dropped;
             self.owed.push_back(Delivery::Lag { dropped });
         }
     }
@@ -306,7 +326,50 @@ impl Subscriber {
             !had.is_some_and(|(had, seq)| self.interest.has_had(had, &record.draft, seq))
         };
         let event = |record: &Arc<Record>| Received::new(record.clone(), timeline.clone());
+        let before = self.owed.len();
         self.owed.extend(records.iter().filter(is_new).map(event).map(Delivery::Event));
+        self.news.replayed += (self.owed.len() - before) as u64;
+    }
+
+    /// What is to be counted; from now on it is.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Ephemeral events that were dropped and never told within the stream.
+    pub(super) fn untold(&self) -> u64 {
+        self.lost
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
+    /// How it is, if the log stands at `head`.
+    pub(super) fn describe(&self, client: ClientId, head: Seq) -> ClientView {
+        let position = match &self.state {
+            State::Live(position) => Some((*position).max(head)),
+            State::Behind(position) => Some(*position),
+            State::Log(chase) => Some(chase.position),
+            State::Asking => None,
+        };
+        let queued = self.queue.max_capacity() - self.queue.capacity() + self.owed.len();
+        ClientView {
+            client,
+            session: self.interest.session,
+            transport: Transport::Stream,
+            channels: self.interest.subscription.clone(),
+            connected_at: client.minted_at(),
+            state: if self.is_live() { ClientState::Live } else { ClientState::CatchingUp },
+            cursor: self
+                .timeline
+                .as_ref()
+                .zip(position)
+                .map(|(timeline, position)| timeline.cursor(position)),
+            queued: queued as u64,
+            lag: position.map_or(0, |position| head.saturating_sub(position)),
+            closed: None,
+        }
     }
 }
 
@@ -393,15 +456,15 @@ mod tests {
     fn who_falls_out_is_told_what_was_lost_and_goes_on_where_it_was() {
         let (mut subscriber, mut reader) = live(2, 0);
         let offers = [Some(3), None, None, Some(5), None].map(|seq| subscriber.offer(&record(seq)));
-        use Offered::{Done, FellOut};
-        assert_eq!(offers, [Done, Done, FellOut, Done, Done]);
+        use Offered::{Done, FellOut, Taken};
+        assert_eq!(offers, [Taken, Taken, FellOut, Done, Done]);
         assert_eq!(reader.read(), ["3", "e"]);
         assert_eq!(asks_after(&mut subscriber), 3);
         subscriber.offer(&record(None));
         subscriber.admit(missed(&reader, 3, &[5], 6));
         assert!(matches!(subscriber.next(), Next::Nothing));
         assert_eq!(reader.read(), ["lag 3", "5"]);
-        assert_eq!(subscriber.offer(&record(Some(7))), Done, "live again");
+        assert_eq!(subscriber.offer(&record(Some(7))), Taken, "live again");
         assert_eq!(reader.read(), ["7"]);
     }
 

@@ -20,6 +20,7 @@ use super::{BASE, LookAgain, Pieces, Session};
 use crate::actors::broker::{At, Begin, Join, Start};
 use crate::actors::log::Page;
 use crate::actors::replay::Told;
+use crate::actors::tally::EXPIRED;
 use crate::cursor::{Cursor, Exceptions, Seq, Timeline};
 use crate::identity::SessionId;
 use crate::interest::{Interest, Subscription};
@@ -83,6 +84,22 @@ impl Beside {
 
     pub(super) fn interest(&self, key: u32) -> Option<Interest> {
         self.added.iter().find(|added| added.key == key).map(Added::interest)
+    }
+
+    /// Whether nothing catches up, or waits to.
+    pub(super) fn is_idle(&self) -> bool {
+        self.added.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The lowest position of what catches up.
+    pub(super) fn lowest(&self) -> Option<Seq> {
+        let told = self.added.iter().filter(|added| added.is_told);
+        told.map(|added| added.strand.position).min()
+    }
+
+    /// What catches up, or waits to, beside the base.
+    pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.added.iter().chain(&self.waiting).map(|added| &added.strand.interest.subscription)
     }
 
     pub(super) fn wanting_to_read(&self) -> impl Iterator<Item = u32> {
@@ -298,7 +315,8 @@ impl Session {
         self.write_records_beside(key, before, &timeline, None);
         if let Some(Told { position: resumed_at, .. }) = gap {
             self.advance(key, resumed_at);
-            let gap = notice::Gap { reason: "expired", after, resumed_at, head };
+            self.count_gap(EXPIRED);
+            let gap = notice::Gap { reason: EXPIRED, after, resumed_at, head };
             self.tell(Some(&self.cursor(&timeline, self.base_position())), Notice::Gap(gap));
         }
         self.write_records_beside(key, behind, &timeline, None);
@@ -342,7 +360,8 @@ impl Session {
                 pieces.push(&encoding.event(record, Some(&cursor)));
             }
         }
-        pieces.finish();
+        let events = pieces.finish();
+        self.count_replayed(events);
     }
 
     /// Has the feed's frames say where the strands stand.

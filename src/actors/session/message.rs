@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use actix::prelude::*;
 use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::actors::broker::Start;
 use crate::actors::farewell::Farewell;
 use crate::actors::log::{ReadAfter, Seek};
+use crate::actors::view::ClientView;
 use crate::channel::Selector;
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
 use crate::error::CloseReason;
@@ -92,6 +94,15 @@ pub(crate) struct Ping;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Close(pub(crate) Farewell);
+
+/// Command: tell how the client is.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct DescribeSelf {
+    /// Where the log stands, if the client has everything.
+    pub(crate) head: Seq,
+    pub(crate) tell: UnboundedSender<ClientView>,
+}
 
 /// Command: the client's grant ends then, not when it was said before.
 #[derive(Message)]

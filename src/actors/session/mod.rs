@@ -7,6 +7,7 @@
 mod beside;
 mod ledger;
 mod message;
+mod seen;
 mod strand;
 
 use std::rc::Rc;
@@ -20,8 +21,8 @@ use tokio::sync::oneshot;
 
 use self::beside::Beside;
 pub(crate) use self::message::{
-    Admitted, Answer, Close, Disconnected, Drained, Expire, FellOut, Follow, Joined, LogReader, MayRead,
-    Origin, Ping, Refusal, Reset, Unfollow,
+    Admitted, Answer, Close, DescribeSelf, Disconnected, Drained, Expire, FellOut, Follow, Joined, LogReader,
+    MayRead, Origin, Ping, Refusal, Reset, Unfollow,
 };
 use self::strand::{CatchUp, Chase, Strand};
 use super::broker::{At, Attach, Broker, Outlet, Pass, Start};
@@ -29,6 +30,7 @@ use super::farewell::{Farewell, spread};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::replay::Told;
 use super::sink::Sink;
+use super::tally::{BY_CLIENT, EXPIRED};
 use super::turns::Turn;
 use super::worker::{TakeTurns, WorkerHandle};
 use crate::cursor::{Cursor, Seq, Timeline};
@@ -99,6 +101,9 @@ pub(crate) struct Session {
     /// Whether the broker does not know yet what the client follows.
     is_follow_changed: bool,
     is_closing: bool,
+    /// Why it ended; the client has left, as long as nothing else is known.
+    ended: &'static str,
+    is_counted_lagging: bool,
 }
 
 impl Session {
@@ -140,6 +145,8 @@ impl Session {
             base_asked: None,
             is_follow_changed: false,
             is_closing: false,
+            ended: BY_CLIENT,
+            is_counted_lagging: false,
         };
         (session.start(), sink)
     }
@@ -147,6 +154,7 @@ impl Session {
     /// Does what is to be done next: asks the broker, or reads the log. Nothing while the client has still to take what
     /// it was given.
     fn go_on(&mut self, ctx: &mut Context<Self>) {
+        self.note_lag();
         if !self.is_drained || self.is_closing {
             return;
         }
@@ -179,6 +187,7 @@ impl Session {
     /// Tells one that waits for its verdict that there is no stream. True if somebody waited.
     fn refuse(&mut self, refusal: Refusal, ctx: &mut Context<Self>) -> bool {
         let Some(verdict) = self.verdict.take() else { return false };
+        self.ended = refusal.reason();
         // Whoever waited may have left; the session ends either way.
         let _ = verdict.send(Err(refusal));
         self.is_closing = true;
@@ -217,6 +226,7 @@ impl Session {
 
     fn tell_reset(&self, cursor: &Cursor, reset: Option<Reset>) {
         if let Some(Reset { reason, head }) = reset {
+            self.count_gap(reason.as_str());
             self.tell(Some(cursor), Notice::Reset(notice::Reset { reason, head }));
         }
     }
@@ -228,6 +238,7 @@ impl Session {
     fn tell_lag(&self) {
         let dropped = self.sink.take_lost();
         if dropped > 0 {
+            self.count_lost(dropped);
             self.tell(self.told_cursor().as_ref(), Notice::Lag(notice::Lag { dropped }));
         }
     }
@@ -362,7 +373,8 @@ impl Session {
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records(before, &timeline);
         if let Some(Told { position: resumed_at, .. }) = gap {
-            let gap = notice::Gap { reason: "expired", after, resumed_at, head };
+            self.count_gap(EXPIRED);
+            let gap = notice::Gap { reason: EXPIRED, after, resumed_at, head };
             self.tell(Some(&self.cursor(&timeline, resumed_at)), Notice::Gap(gap));
         }
         self.write_records(behind, &timeline);
@@ -381,13 +393,14 @@ impl Session {
             let Some(seq) = record.seq().filter(is_due) else { continue };
             pieces.push(&self.encoding.event(record, Some(&self.cursor(timeline, seq))));
         }
-        pieces.finish();
+        self.count_replayed(pieces.finish());
     }
 
     /// Writes frames that the broker holds of the base, with what catches up beside it named in their cursors.
     fn write_frames(&self, frames: Vec<Bytes>) {
         let known = self.beside.as_ref().zip(self.timeline.as_ref());
         let recast = known.and_then(|(beside, timeline)| beside.recast(timeline));
+        self.count_replayed(frames.len() as u64);
         // Shared with all who missed the same, so they are not joined.
         for frame in frames {
             self.sink.write(recast.as_ref().map_or(frame.clone(), |recast| recast.apply(&frame)));
@@ -407,7 +420,7 @@ impl Session {
             return;
         }
         self.is_closing = true;
-        tracing::debug!(client = %self.client, reason = reason.as_str(), "stream ends");
+        self.ended = reason.as_str();
         if reason != CloseReason::Slow {
             self.sink.keep_delivered();
         }
@@ -431,11 +444,12 @@ impl Session {
 struct Pieces<'a> {
     sink: &'a Sink,
     piece: BytesMut,
+    events: u64,
 }
 
 impl<'a> Pieces<'a> {
     fn new(sink: &'a Sink) -> Self {
-        Self { sink, piece: BytesMut::new() }
+        Self { sink, piece: BytesMut::new(), events: 0 }
     }
 
     fn push(&mut self, frame: &[u8]) {
@@ -443,12 +457,15 @@ impl<'a> Pieces<'a> {
             self.sink.write(self.piece.split().freeze());
         }
         self.piece.extend_from_slice(frame);
+        self.events += 1;
     }
 
-    fn finish(self) {
+    /// Writes the rest, and says how many there were.
+    fn finish(self) -> u64 {
         if !self.piece.is_empty() {
             self.sink.write(self.piece.freeze());
         }
+        self.events
     }
 }
 
@@ -476,10 +493,13 @@ impl Actor for Session {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        let last = self.count_end();
         self.worker.floor.borrow_mut().leave(self.client);
         self.sink.end(None);
         // The farewell: behind whatever this session has asked.
-        self.pass = None;
+        if let Some(pass) = self.pass.take() {
+            pass.give_back(last);
+        }
     }
 }
 

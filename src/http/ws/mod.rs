@@ -13,7 +13,7 @@ use self::body::{Ended, SocketBody};
 use self::reader::Reader;
 use super::body::SinkBody;
 use super::problem::Problem;
-use super::{Mount, origin};
+use super::{Mount, origin, request_id};
 use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Session, SessionSettings};
 use crate::identity::ClientId;
@@ -58,7 +58,8 @@ pub(super) async fn ws(
     }
     let ended = Ended::default();
     let words = SinkBody::new(sink.clone(), session.clone());
-    let reader = Reader::new(mount.into_inner(), grant, session, sink, ended.clone());
+    let span = tracing::debug_span!("socket", request_id = %request_id::of(&request), %client);
+    let reader = Reader::new(mount.into_inner(), grant, session, sink, ended.clone(), span);
     actix_web::rt::spawn(reader.run(payload.into_inner()));
     let body = response.message_body(SocketBody::new(words, ended)).map_err(|error| {
         tracing::error!(%error, "a handshake could not be answered");

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio_util::codec::Decoder;
+use tracing::Span;
 
 use super::body::Ended;
 use super::message::{Assembler, Incoming, Violation};
@@ -62,6 +63,8 @@ pub(super) struct Reader {
     buffer: BytesMut,
     codec: Codec,
     assembler: Assembler,
+    /// What is logged of it belongs to this.
+    span: Span,
 }
 
 /// What happens next on a socket.
@@ -80,6 +83,7 @@ impl Reader {
         session: Addr<Session>,
         sink: Rc<Sink>,
         ended: Ended,
+        span: Span,
     ) -> Self {
         let max_bytes = mount.config.max_body;
         Self {
@@ -93,6 +97,7 @@ impl Reader {
             buffer: BytesMut::new(),
             codec: Codec::new().max_size(max_bytes),
             assembler: Assembler::new(max_bytes),
+            span,
         }
     }
 
@@ -266,7 +271,8 @@ impl Reader {
         let batch = Batch::new(vec![broadcast(audience, event, &self.grant)?])?;
         let broker = self.mount.broker.upgrade().ok_or_else(gone)?;
         let (reply, outcome) = oneshot::channel();
-        broker.do_send(Publish { batch, standing: self.grant.standing(), reply });
+        let span = tracing::debug_span!(parent: &self.span, "publish");
+        broker.do_send(Publish { batch, standing: self.grant.standing(), span, reply });
         self.pending.push_back(Pending { reference, outcome });
         Ok(())
     }
