@@ -9,13 +9,17 @@ mod stop;
 
 use std::error::Error;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use actix::Addr;
+use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use fanfare::{Broker, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, http};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
+use self::pages::Hosts;
 use self::settings::{LogKind, Settings};
 
 #[actix_web::main]
@@ -74,13 +78,17 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     .start()?;
 
+    let hosts = if settings.is_guarded() { Hosts::Any } else { Hosts::Loopback };
+    let private = settings.admin_listen.map(|address| admin(address, &broker, &config, hosts)).transpose()?;
+    let has_private = private.is_some();
     let served = broker.clone();
     let server = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(served.clone())).configure(pages::routes).service(http::scope(
-            "",
-            &served,
-            config.clone(),
-        ))
+        let app = App::new().app_data(web::Data::new(served.clone())).configure(pages::page(hosts));
+        if has_private {
+            app.service(http::scope("", &served, config.clone().without_admin()))
+        } else {
+            app.configure(pages::watched(hosts)).service(http::scope("", &served, config.clone()))
+        }
     })
     .h1_allow_half_closed(false)
     .tcp_nodelay(true)
@@ -94,12 +102,37 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     // Before anybody can know that the hub is there.
     let signals = stop::Signals::listen()?;
     if let Some(address) = server.addrs().first() {
-        pages::greet(*address, settings.has_keys());
+        pages::greet(*address, private.as_ref().map(|(_, address)| *address), settings.has_keys());
+    }
+    if let Some((private, _)) = private {
+        actix_web::rt::spawn(private);
     }
     let server = server.run();
     actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), settings.drain));
     server.await?;
     Ok(())
+}
+
+/// The server of those who watch over the hub, and where it is. It answers until the process ends.
+fn admin(
+    address: SocketAddr,
+    broker: &Addr<Broker>,
+    config: &http::HttpConfig,
+    hosts: Hosts,
+) -> Result<(Server, SocketAddr), Box<dyn Error>> {
+    let (served, config) = (broker.clone(), config.clone());
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(served.clone()))
+            .configure(pages::watched(hosts))
+            .service(http::admin_scope("", &served, config.clone()))
+    })
+    .workers(1)
+    .disable_signals()
+    .bind(address)
+    .map_err(|error| format!("cannot listen on {address} (--admin-listen): {error}"))?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    Ok((server.run(), bound))
 }
 
 fn with_sources(error: &dyn Error) -> String {

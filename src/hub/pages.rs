@@ -1,47 +1,125 @@
-//! What the hub serves beside the scope: its page and its health.
+//! What the hub serves beside the scope: its page, its health and its metrics.
 
 use std::io::Write;
 use std::net::SocketAddr;
 
 use actix::Addr;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
-use actix_web::{HttpResponse, web};
-use fanfare::{Broker, Stats};
+use actix_web::body::MessageBody;
+use actix_web::dev::{HttpServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue};
+use actix_web::middleware::{Condition, Next, from_fn};
+use actix_web::{Error, FromRequest, Handler, HttpResponse, Responder, guard, web};
+use fanfare::{Broker, Stats, Survey, http};
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
 
-pub(crate) fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/", web::get().to(|| asset("text/html; charset=utf-8", PAGE)))
-        .route("/page.js", web::get().to(|| asset("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/page.css", web::get().to(|| asset("text/css; charset=utf-8", STYLE)))
-        .route("/healthz", web::get().to(|| async { "ok\n" }))
-        .route("/readyz", web::get().to(ready));
+/// The page.
+pub(crate) fn page(hosts: Hosts) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        config
+            .service(read("/", hosts, || asset("text/html; charset=utf-8", PAGE)))
+            .service(read("/page.js", hosts, || asset("text/javascript; charset=utf-8", SCRIPT)))
+            .service(read("/page.css", hosts, || asset("text/css; charset=utf-8", STYLE)));
+    }
 }
 
+/// Health, readiness and metrics, for whoever watches over the hub.
+pub(crate) fn watched(hosts: Hosts) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |config| {
+        config
+            .service(read("/healthz", hosts, || async { plain("ok\n") }))
+            .service(read("/readyz", hosts, ready))
+            .service(read("/metrics", hosts, metrics));
+    }
+}
+
+/// By which names the pages are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// By a name that no other machine can have.
+    Loopback,
+    /// By any.
+    Any,
+}
+
+/// A resource that is only read.
+fn read<F, Args>(path: &str, hosts: Hosts, handler: F) -> impl HttpServiceFactory + use<F, Args>
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let is_read = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path)
+        .route(web::route().guard(is_read).to(handler))
+        .default_service(web::to(|| async {
+            HttpResponse::MethodNotAllowed().insert_header((ALLOW, "GET, HEAD")).finish()
+        }))
+        .wrap(Condition::new(hosts == Hosts::Loopback, from_fn(http::require_loopback)))
+        .wrap(from_fn(secure))
+}
+
+/// What a browser must not do with anything that is served here.
+async fn secure<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut response = next.call(request).await?;
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// Nothing but what the hub serves itself, in no frame, and nothing of it told to others.
+const SECURITY: [(&str, &str); 6] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
 async fn asset(content_type: &'static str, text: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(content_type)
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
-        .insert_header(("x-content-type-options", "nosniff"))
-        .body(text)
+    HttpResponse::Ok().content_type(content_type).insert_header((CACHE_CONTROL, "no-cache")).body(text)
+}
+
+fn plain(text: &'static str) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(text)
 }
 
 /// Whether new streams and publishes are welcome.
 async fn ready(broker: web::Data<Addr<Broker>>) -> HttpResponse {
-    match broker.send(Stats).await {
-        Ok(stats) if stats.draining => HttpResponse::ServiceUnavailable().body("draining\n"),
-        Ok(stats) if stats.ready => HttpResponse::Ok().body("ready\n"),
-        Ok(_) => HttpResponse::ServiceUnavailable().body("the log is not open\n"),
-        Err(_) => HttpResponse::ServiceUnavailable().body("there is no broker\n"),
+    let why = match broker.send(Stats).await {
+        Ok(stats) if stats.draining => "draining\n",
+        Ok(stats) if stats.ready => return plain("ready\n"),
+        Ok(_) => "the log is not open\n",
+        Err(_) => "there is no broker\n",
+    };
+    HttpResponse::ServiceUnavailable().content_type("text/plain; charset=utf-8").body(why)
+}
+
+/// The numbers, for Prometheus.
+async fn metrics(broker: web::Data<Addr<Broker>>) -> HttpResponse {
+    match broker.send(Survey).await {
+        Ok(overview) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .body(overview.to_prometheus()),
+        Err(_) => HttpResponse::ServiceUnavailable().finish(),
     }
 }
 
 /// Tells whoever started the hub how to try it. Nobody may be reading, which is no reason not to serve.
-pub(crate) fn greet(address: SocketAddr, needs_token: bool) {
+pub(crate) fn greet(address: SocketAddr, private: Option<SocketAddr>, needs_token: bool) {
     let token = if needs_token { "-H \"authorization: Bearer $TOKEN\" " } else { "" };
     let text = format!(
         "fanfare serves http://{address}/\n  \
@@ -49,6 +127,10 @@ pub(crate) fn greet(address: SocketAddr, needs_token: bool) {
          publish:   curl {token}-H 'content-type: application/json' \
          -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' http://{address}/publish\n"
     );
+    let text = match private {
+        Some(private) => format!("{text}  health, metrics and status: http://{private}/metrics\n"),
+        None => text,
+    };
     let mut stdout = std::io::stdout();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         tracing::debug!(%error, "nobody reads the greeting");

@@ -136,6 +136,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_ALLOW_ORIGIN", value_name = "URL", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<Origin>,
 
+    /// An address of its own for `/healthz`, `/readyz`, `/metrics` and the admin endpoints (`/status`, `/sessions`,
+    /// `/clients`): the public one answers 404 for them then.
+    #[arg(long, env = "FANFARE_ADMIN_LISTEN", value_name = "ADDR")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+
     /// Serves anonymous clients with every grant on an address that others can reach.
     #[arg(long, env = "FANFARE_INSECURE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub(crate) insecure: bool,
@@ -206,13 +211,24 @@ impl Settings {
         !self.jwt_key.is_empty() || self.jwks.is_some()
     }
 
+    /// Whether others than anonymous clients of this machine may be served.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.has_keys() || self.insecure
+    }
+
     fn check(&self) -> Result<(), clap::Error> {
-        if !self.has_keys() && !self.insecure && !self.listen.ip().is_loopback() {
-            return Err(wrong(&format!(
-                "--listen {}: without a key (--jwt-key, --jwks) the hub serves anonymous clients, on a loopback \
-                 address only; --insecure serves them on any",
-                self.listen
-            )));
+        let addresses = [("--listen", Some(self.listen)), ("--admin-listen", self.admin_listen)];
+        for (flag, address) in addresses {
+            if let Some(address) = address.filter(|address| !self.is_guarded() && !address.ip().is_loopback())
+            {
+                return Err(wrong(&format!(
+                    "{flag} {address}: without a key (--jwt-key, --jwks) the hub serves anonymous clients, on a \
+                     loopback address only; --insecure serves them on any"
+                )));
+            }
+        }
+        if self.admin_listen.is_some_and(|address| address == self.listen && address.port() != 0) {
+            return Err(wrong("--admin-listen must be another address than --listen"));
         }
         Ok(())
     }
@@ -349,6 +365,8 @@ mod tests {
             (vec!["--config", bad.to_str().expect("text")], "max-payload"),
             (vec!["--config", "/nonexistent/fanfare.toml"], "nonexistent"),
             (vec!["--listen", "0.0.0.0:80"], "--insecure"),
+            (vec!["--admin-listen", "0.0.0.0:81"], "--admin-listen 0.0.0.0:81"),
+            (vec!["--admin-listen", "127.0.0.1:8080"], "another address"),
             (vec!["--allow-origin", "*"], "one by one"),
             (vec!["--allow-origin", "https://app.example/"], "allow-origin"),
             (vec!["--heartbeat", "soon"], "heartbeat"),
