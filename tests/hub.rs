@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::hub::Hub;
+use support::prometheus::Metrics;
 use support::sse::SseClient;
 
 fn fanfare() -> Command {
@@ -173,9 +174,118 @@ async fn a_foreign_host_is_misdirected() {
     for (host, status) in
         [("evil.example", 421), ("localhost.evil.example:80", 421), ("localhost", 200), ("[::1]:8080", 200)]
     {
-        let request = format!("GET /status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-        let mut socket = support::http::send_head(hub.addr, &request).await;
-        let (head, _) = support::http::read_head(&mut socket).await;
-        assert_eq!(head.status, status, "{host}");
+        for path in ["/status", "/sessions", "/", "/page.js", "/page.css", "/healthz", "/readyz", "/metrics"]
+        {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            let mut socket = support::http::send_head(hub.addr, &request).await;
+            let (head, _) = support::http::read_head(&mut socket).await;
+            assert_eq!(head.status, status, "{host} {path}");
+        }
+    }
+    // Whoever says who may do what serves by any name.
+    let guarded = Hub::start(&["--jwt-key", "HS256:0123456789abcdef0123456789abcdef"]);
+    let request = "GET /metrics HTTP/1.1\r\nhost: hub.example\r\nconnection: close\r\n\r\n";
+    let mut socket = support::http::send_head(guarded.addr, request).await;
+    assert_eq!(support::http::read_head(&mut socket).await.0.status, 200);
+}
+
+const WATCHED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const ADMIN: [&str; 3] = ["/status", "/sessions", "/clients/01ARZ3NDEKTSV4RRFFQ69G5FAV"];
+
+/// The metrics are open, as Prometheus wants them, and say what was done.
+#[actix_web::test]
+async fn metrics_are_served() {
+    let hub = Hub::start(&["--jwt-key", "HS256:0123456789abcdef0123456789abcdef"]);
+    let answer = support::http::get(hub.addr, "/metrics").await;
+    assert_eq!(answer.head.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(Metrics::read(&answer.body).get("fanfare_published_total"), 0.0);
+    let hub = Hub::start(&[]);
+    let mut client = SseClient::open(hub.addr, "/events?channel=a", &[]).await;
+    client.welcome().await;
+    hub.publish(r#"{"channel":"a","data":"x"}"#).await;
+    client.event().await.expect("an event");
+    let metrics = Metrics::read(&support::http::get(hub.addr, "/metrics").await.body);
+    for (name, value) in [
+        ("published_total", 1.0),
+        ("connections{transport=\"sse\"}", 1.0),
+        ("delivered_total{transport=\"sse\"}", 1.0),
+        ("delivery_seconds_count", 1.0),
+        ("log_head", 1.0),
+    ] {
+        assert_eq!(metrics.get(&format!("fanfare_{name}")), value, "{name}");
+    }
+}
+
+/// With an address of their own, what watches over the hub is there and nowhere else, and the rest is not there.
+#[actix_web::test]
+async fn admin_listen_moves_what_watches_over_the_hub() {
+    let admin =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let hub = Hub::start(&["--admin-listen", &admin.to_string()]);
+    hub.publish(r#"{"channel":"a","data":"x"}"#).await;
+    for path in WATCHED.iter().chain(&ADMIN) {
+        let public = support::http::get(hub.addr, path).await;
+        assert_eq!(public.problem()["status"], 404, "{path}");
+        let private = support::http::get(admin, path).await;
+        assert_eq!(private.status(), if path.starts_with("/clients") { 404 } else { 200 }, "{path}");
+    }
+    let status = support::http::get(admin, "/status").await.json();
+    assert_eq!((&status["head"], &status["connections"]["sse"]), (&1.into(), &0.into()));
+    for path in ["/", "/events?channel=a", "/history?channel=a"] {
+        assert_eq!(support::http::get(admin, path).await.status(), 404, "{path}");
+    }
+    assert_eq!(support::http::get(hub.addr, "/").await.status(), 200);
+    let request = "GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    let mut socket = support::http::send_head(admin, request).await;
+    assert_eq!(support::http::read_head(&mut socket).await.0.status, 421);
+}
+
+/// Without an address of their own they are all at the public one.
+#[actix_web::test]
+async fn heads_are_answered() {
+    let hub = Hub::start(&[]);
+    for path in ["/", "/page.js", "/page.css", "/status", "/sessions"].iter().chain(&WATCHED) {
+        let head = support::http::request(hub.addr, "HEAD", path, &[], "").await;
+        assert_eq!(head.status(), 200, "{path}");
+        assert!(head.body.is_empty() && head.head.header("content-length") != Some("0"), "{path}");
+        let post = support::http::request(hub.addr, "POST", path, &[], "").await;
+        assert_eq!((post.status(), post.head.header("allow")), (405, Some("GET, HEAD")), "{path}");
+    }
+}
+
+/// From the request to those who deliver, what is logged of a publish bears the request's name; only for those who want
+/// it.
+#[actix_web::test]
+async fn a_publish_is_followed_by_its_name() {
+    for (level, is_told) in [("debug", true), ("info", false)] {
+        let mut child = fanfare()
+            .args(["--listen", "127.0.0.1:0", "--log", "memory"])
+            .env("RUST_LOG", level)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+        let first = lines.next().expect("a line").expect("text");
+        let addr = first.split_once("http://").and_then(|(_, rest)| rest.trim_end_matches('/').parse().ok());
+        let addr = addr.expect("an address");
+        let mut client = SseClient::open(addr, "/events?channel=a", &[("x-request-id", "stream-7")]).await;
+        client.welcome().await;
+        let headers = [("content-type", "application/json"), ("x-request-id", "publish-7")];
+        let body = r#"{"channel":"a","data":"x","id":"e-7"}"#;
+        let answer = support::http::request(addr, "POST", "/publish", &headers, body).await;
+        assert_eq!((answer.status(), answer.head.header("x-request-id")), (200, Some("publish-7")));
+        client.event().await.expect("an event");
+        drop(client);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        child.kill().expect("killed");
+        let said = child.wait_with_output().expect("ended").stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        for part in ["to be published", "committed", "fanned out", "handed to those who follow it"] {
+            let is_there = said.lines().any(|line| line.contains("publish-7") && line.contains(part));
+            assert_eq!(is_there, is_told, "{part}: {said}");
+        }
+        assert_eq!(said.lines().any(|line| line.contains("stream-7")), is_told, "{said}");
+        assert_eq!(said.contains("stream ends"), is_told, "{said}");
     }
 }

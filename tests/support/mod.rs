@@ -7,6 +7,7 @@ pub mod disk;
 pub mod http;
 pub mod hub;
 pub mod nats;
+pub mod prometheus;
 pub mod sse;
 pub mod token;
 pub mod ws;

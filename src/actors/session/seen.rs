@@ -75,6 +75,7 @@ impl Session {
     pub(super) fn count_end(&mut self) -> Box<ClientView> {
         self.count_lost(self.sink.take_lost());
         let last = self.describe(0).closed(self.ended);
+        tracing::debug!(client = %self.client, reason = self.ended, "stream ends");
         self.is_closing = true;
         self.note_lag();
         self.worker.floor.borrow().tally.borrow_mut().closed.add(self.ended, 1);
