@@ -174,8 +174,16 @@ async fn a_foreign_host_is_misdirected() {
     for (host, status) in
         [("evil.example", 421), ("localhost.evil.example:80", 421), ("localhost", 200), ("[::1]:8080", 200)]
     {
-        for path in ["/status", "/sessions", "/", "/page.js", "/page.css", "/healthz", "/readyz", "/metrics"]
-        {
+        for path in [
+            "/status",
+            "/sessions",
+            "/",
+            "/page/main.js",
+            "/page/page.css",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        ] {
             let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
             let mut socket = support::http::send_head(hub.addr, &request).await;
             let (head, _) = support::http::read_head(&mut socket).await;
@@ -244,7 +252,7 @@ async fn admin_listen_moves_what_watches_over_the_hub() {
 #[actix_web::test]
 async fn heads_are_answered() {
     let hub = Hub::start(&[]);
-    for path in ["/", "/page.js", "/page.css", "/status", "/sessions"].iter().chain(&WATCHED) {
+    for path in ["/", "/page/main.js", "/page/page.css", "/status", "/sessions"].iter().chain(&WATCHED) {
         let head = support::http::request(hub.addr, "HEAD", path, &[], "").await;
         assert_eq!(head.status(), 200, "{path}");
         assert!(head.body.is_empty() && head.head.header("content-length") != Some("0"), "{path}");

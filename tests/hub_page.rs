@@ -74,17 +74,55 @@ impl Answer {
     }
 }
 
-const FILES: [(&str, &str); 3] =
-    [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")];
+/// What the page is made of, as its own text says: each file that it names, and each that those name.
+fn files(hub: &Hub) -> Vec<(String, String)> {
+    let mut files = vec![("/".to_owned(), hub.get("/").body)];
+    let mut at = 0;
+    while let Some((from, body)) = files.get(at).cloned() {
+        at += 1;
+        let quoted = |start: &str| -> Vec<String> {
+            body.split(start).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+        };
+        let folder = &from[..=from.rfind('/').expect("a path")];
+        let named =
+            [quoted("src=\""), quoted("<link rel=\"stylesheet\" href=\""), quoted("from \"./")].concat();
+        for name in named.into_iter().map(|name| format!("{folder}{name}")) {
+            if !files.iter().any(|(known, _)| *known == name) {
+                let body = hub.get(&name).body;
+                files.push((name, body));
+            }
+        }
+    }
+    files
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("js") => "text/javascript",
+        Some("css") => "text/css",
+        _ => "text/html",
+    }
+}
 
 #[test]
 fn every_file_of_the_page_comes_with_its_type_and_the_policy() {
     let hub = Hub::start();
-    for (path, content_type) in FILES {
+    let files = files(&hub);
+    assert!(files.len() > 10, "{files:?}");
+    for (path, _) in files {
+        let path = path.as_str();
         let answer = hub.get(path);
         assert_eq!(answer.status(), "200", "{path}");
-        assert_eq!(answer.header("content-type"), format!("{content_type}; charset=utf-8"), "{path}");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("content-type"), format!("{}; charset=utf-8", content_type(path)), "{path}");
+        for (header, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(answer.header(header), value, "{path} {header}");
+        }
         let policy = answer.header("content-security-policy");
         for rule in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'"] {
             assert!(policy.split(';').any(|given| given.trim() == rule), "{path}: no {rule} in {policy}");
@@ -105,8 +143,7 @@ fn health_and_readiness_are_answered() {
 #[test]
 fn the_page_needs_nothing_from_outside() {
     let hub = Hub::start();
-    for (path, _) in FILES {
-        let body = hub.get(path).body;
+    for (path, body) in files(&hub) {
         // The name of a namespace is not fetched.
         let body = body.replace("xmlns='http://www.w3.org/2000/svg'", "");
         for outside in ["http://", "https://", "src=\"//", "href=\"//", " url(", "@import"] {
@@ -123,14 +160,16 @@ fn the_page_has_nothing_that_its_policy_blocks() {
         assert!(!page.contains(blocked), "the page has {blocked}");
     }
     let scripts = page.matches("<script").count();
-    assert_eq!(scripts, page.matches("src=\"page.js\"></script>").count(), "a script is inline");
+    assert_eq!(scripts, page.matches("src=\"page/main.js\"></script>").count(), "a script is inline");
 }
 
 /// The script finds its elements by their ids, and a name that one of the two files has changed ends it at the start.
 #[test]
 fn the_page_has_every_element_that_its_script_asks_for() {
     let hub = Hub::start();
-    let (page, script) = (hub.get("/").body, hub.get("/page.js").body);
+    let page = hub.get("/").body;
+    let scripts = files(&hub).into_iter().filter(|(path, _)| path.ends_with(".js"));
+    let script: String = scripts.map(|(_, body)| body).collect();
     let ids: Vec<_> = script.split("$(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert!(ids.len() > 20, "the script no longer asks in this way: {ids:?}");
     for id in ids {

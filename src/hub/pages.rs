@@ -11,17 +11,37 @@ use actix_web::middleware::{Condition, Next, from_fn};
 use actix_web::{Error, FromRequest, Handler, HttpResponse, Responder, guard, web};
 use fanfare::{Broker, Stats, Survey, http};
 
-const PAGE: &str = include_str!("page.html");
-const SCRIPT: &str = include_str!("page.js");
-const STYLE: &str = include_str!("page.css");
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// What the page is made of: where it is served, as what, and the text.
+const FILES: [(&str, &str, &str); 17] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page/page.css", CSS, include_str!("page/page.css")),
+    ("/page/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/page/blocks.js", SCRIPT, include_str!("page/blocks.js")),
+    ("/page/client.js", SCRIPT, include_str!("page/client.js")),
+    ("/page/curl.js", SCRIPT, include_str!("page/curl.js")),
+    ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/page/fields.js", SCRIPT, include_str!("page/fields.js")),
+    ("/page/history.js", SCRIPT, include_str!("page/history.js")),
+    ("/page/hub.js", SCRIPT, include_str!("page/hub.js")),
+    ("/page/plots.js", SCRIPT, include_str!("page/plots.js")),
+    ("/page/publish.js", SCRIPT, include_str!("page/publish.js")),
+    ("/page/socket.js", SCRIPT, include_str!("page/socket.js")),
+    ("/page/sse.js", SCRIPT, include_str!("page/sse.js")),
+    ("/page/status.js", SCRIPT, include_str!("page/status.js")),
+    ("/page/stream.js", SCRIPT, include_str!("page/stream.js")),
+    ("/page/subscribe.js", SCRIPT, include_str!("page/subscribe.js")),
+];
 
 /// The page.
 pub(crate) fn page(hosts: Hosts) -> impl FnOnce(&mut web::ServiceConfig) {
     move |config| {
-        config
-            .service(read("/", hosts, || asset("text/html; charset=utf-8", PAGE)))
-            .service(read("/page.js", hosts, || asset("text/javascript; charset=utf-8", SCRIPT)))
-            .service(read("/page.css", hosts, || asset("text/css; charset=utf-8", STYLE)));
+        for (path, content_type, text) in FILES {
+            config.service(read(path, hosts, move || asset(content_type, text)));
+        }
     }
 }
 
