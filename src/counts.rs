@@ -40,7 +40,7 @@ impl Transport {
 pub struct ByTransport {
     /// Server-Sent Events.
     pub sse: u64,
-    /// WebSockets.
+    /// Each a `WebSocket`.
     pub ws: u64,
     /// Streams in the broker's own process.
     pub stream: u64,

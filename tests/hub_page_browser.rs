@@ -61,8 +61,8 @@ async fn work(addr: SocketAddr, is_over: Arc<AtomicBool>) {
         client.json().await;
         client.subscribe(&["shop/*/orders"], None).await;
         actix_web::rt::spawn(async move {
-            let mut piece = [0; 16_384];
-            while client.socket.read(&mut piece).await.is_ok_and(|count| count > 0) {}
+            // It answers pings, or it would be taken for gone.
+            while client.frame().await.is_some() {}
         });
     }
     let kinds = ["orders", "orders", "orders", "stock", "prices", "visits/today"];
@@ -169,9 +169,16 @@ fn the_page_shows_what_the_hub_does() {
     if std::env::var("FANFARE_PICTURES").is_ok() {
         std::thread::sleep(Duration::from_secs(50));
     }
-    browser.take_pictures("hub");
-    browser.eval("document.querySelector('.consoles').scrollIntoView()");
-    browser.take_pictures("hub-consoles");
+    browser.eval("document.activeElement.blur()");
+    for (name, part) in [("hub", ".top"), ("hub-plots", ".plots"), ("hub-consoles", ".consoles")] {
+        // The page is laid out anew for each size, and is to show this part in each.
+        browser.eval(&format!(
+            "(window.keptInView?.disconnect(), window.keptInView = new ResizeObserver(() => \
+             document.querySelector('{part}').scrollIntoView()), window.keptInView.observe(document.body), \
+             document.querySelector('{part}').scrollIntoView())"
+        ));
+        browser.take_pictures(name);
+    }
     assert_eq!(browser.complaints(), Vec::<String>::new());
     drop(crowd);
 }

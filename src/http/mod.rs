@@ -335,6 +335,7 @@ pub fn scope(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
+#[must_use]
 pub fn admin_scope(
     path: &str,
     broker: &Addr<Broker>,
