@@ -5,9 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tracing::Span;
-
 use super::log::{COMMIT_EVENTS, Settlement};
+use super::trace::Trace;
 use crate::event::EventId;
 use crate::record::{Draft, Record};
 
@@ -28,7 +27,7 @@ pub(crate) struct Group<R> {
     pub(crate) slots: Vec<Slot>,
     pub(crate) reply: R,
     /// The publish that they came with.
-    pub(crate) span: Span,
+    pub(crate) trace: Trace,
     drafts: Vec<Draft>,
     bytes: usize,
 }
@@ -44,7 +43,7 @@ pub(crate) enum Slot {
 
 impl<R> Group<R> {
     pub(crate) fn new(reply: R) -> Self {
-        Self { slots: Vec::new(), reply, span: Span::none(), drafts: Vec::new(), bytes: 0 }
+        Self { slots: Vec::new(), reply, trace: Trace::default(), drafts: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn push(&mut self, draft: Draft, ephemeral: bool) {

@@ -38,6 +38,7 @@ pub(crate) mod sink;
 mod tally;
 mod tick;
 mod tombstones;
+pub(crate) mod trace;
 mod turns;
 pub(crate) mod view;
 mod waves;

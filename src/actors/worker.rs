@@ -13,7 +13,6 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
 use slab::Slab;
-use tracing::Span;
 
 use super::broker::{Broker, Counted, Delivered, WorkerAddr, WorkerStopped};
 use super::farewell::Farewell;
@@ -22,6 +21,7 @@ use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
 use super::tally::{SharedTally, Tally};
+use super::trace::Trace;
 use super::turns::{Turn, Turns};
 use super::view::Describe;
 use crate::channel::Reach;
@@ -57,7 +57,7 @@ pub(crate) struct Parcel {
     /// When the broker learned of its commit; when it accepted it, for an ephemeral one.
     pub(crate) committed: Instant,
     /// The publish that it came with.
-    pub(crate) span: Span,
+    pub(crate) trace: Trace,
 }
 
 /// Command: tell what was counted.
@@ -565,7 +565,7 @@ impl Floor {
             }
         }
         self.found = found;
-        tracing::debug!(parent: &parcel.span, id = %draft.id, feeds, "handed to those who follow it");
+        parcel.trace.tell(|| tracing::debug!(id = %draft.id, feeds, "handed to those who follow it"));
     }
 
     fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {

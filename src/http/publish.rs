@@ -10,6 +10,7 @@ use super::publish_body::{self, Format, Published};
 use super::state::{ask, gone};
 use super::{Mount, origin, request_id};
 use crate::actors::broker::{AskFarewell, Publish, Refused};
+use crate::actors::trace::Trace;
 use crate::actors::{Batch, Broadcast};
 use crate::error::PublishError;
 
@@ -41,8 +42,9 @@ pub(super) async fn publish(
     let batch = Batch::new(broadcasts.collect::<Result<_, _>>()?)?;
     let broker = mount.broker.upgrade().ok_or_else(gone)?;
     let (reply, receipts) = oneshot::channel();
-    let span = tracing::debug_span!("publish", request_id = %request_id::of(&request));
-    broker.do_send(Publish { batch, standing: grant.standing(), span, reply });
+    let span = || tracing::debug_span!("publish", request_id = %request_id::of(&request));
+    let trace = Trace::start(span);
+    broker.do_send(Publish { batch, standing: grant.standing(), trace, reply });
     let receipts = match receipts.await.map_err(|_| gone())? {
         Ok(receipts) => receipts,
         Err(PublishError::Draining) => {

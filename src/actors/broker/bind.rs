@@ -7,6 +7,7 @@ use actix::prelude::*;
 use super::Broker;
 use super::publish::{Broadcast, Receipt};
 use super::reply::{Deferred, Reply};
+use crate::actors::trace::Trace;
 use crate::binding::{Binding, Pairs};
 use crate::error::{InvalidValue, PublishError};
 
@@ -203,7 +204,7 @@ impl Handler<BindWith> for Broker {
 
     fn handle(&mut self, BindWith { binding, broadcast }: BindWith, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::one();
-        self.accept(vec![broadcast], Some(binding), reply, tracing::debug_span!("publish"));
+        self.accept(vec![broadcast], Some(binding), reply, Trace::start(|| tracing::debug_span!("publish")));
         deferred
     }
 }

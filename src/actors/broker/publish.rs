@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
-use tracing::{Span, debug_span};
+use tracing::debug_span;
 
 use super::Broker;
 use super::reply::{Deferred, Reply};
@@ -16,6 +16,7 @@ use crate::actors::log::{
 };
 use crate::actors::registry::Route;
 use crate::actors::revoked::Standing;
+use crate::actors::trace::Trace;
 use crate::actors::worker::{Deliver, Parcel};
 use crate::binding::Binding;
 use crate::channel::Channel;
@@ -156,7 +157,7 @@ pub(crate) struct Publish {
     pub(crate) batch: Batch,
     pub(crate) standing: Standing,
     /// What is logged of it belongs to this.
-    pub(crate) span: Span,
+    pub(crate) trace: Trace,
     pub(crate) reply: oneshot::Sender<Result<Vec<Receipt>, PublishError>>,
 }
 
@@ -185,9 +186,9 @@ impl Broker {
         mut events: Vec<Broadcast>,
         binding: Option<Binding>,
         reply: Reply,
-        span: Span,
+        trace: Trace,
     ) {
-        tracing::debug!(parent: &span, events = events.len(), "to be published");
+        trace.tell(|| tracing::debug!(events = events.len(), "to be published"));
         if self.draining.is_some() {
             self.measures.dropped.add(dropped::DRAINING, events.len() as u64);
             return reply.give(Err(PublishError::Draining));
@@ -201,7 +202,7 @@ impl Broker {
             return reply.give(Err(error));
         }
         let mut group = Group::new(reply);
-        group.span = span;
+        group.trace = trace;
         for Broadcast { channels, event, publisher } in events {
             let registry = &self.registry;
             let is_followed = |channel: &Channel| registry.has_followers(channel);
@@ -273,12 +274,13 @@ impl Broker {
     ) {
         let mut outcomes = outcomes.iter();
         let mut records = records.into_iter();
+        self.measures.busiest.turn(committed);
         let mut out = Outbox::at(committed);
         let mut replies = Vec::with_capacity(groups.len());
         let mut relayed = Vec::new();
         for group in groups {
             let mut receipts = Vec::with_capacity(group.slots.len());
-            out.span = group.span;
+            out.trace = group.trace;
             for slot in group.slots {
                 match slot {
                     Slot::Ephemeral(record) => {
@@ -306,14 +308,14 @@ impl Broker {
                         };
                         let cursor =
                             self.timeline.as_ref().zip(seq).map(|(timeline, seq)| timeline.cursor(seq));
-                        tracing::debug!(parent: &out.span, %id, seq, duplicate, "committed");
+                        out.trace.tell(|| tracing::debug!(%id, seq, duplicate, "committed"));
                         receipts.push(Receipt { id, seq, cursor, duplicate });
                     }
                 }
             }
             replies.push((group.reply, receipts));
         }
-        out.span = Span::none();
+        out.trace = Trace::default();
         for record in records {
             if self.kept_by_interest.is_in_use() {
                 self.kept_by_interest.hold_of_others(&record.draft.channels, committed);
@@ -336,7 +338,7 @@ impl Broker {
         out.routes.clear();
         for channel in record.draft.channels.iter() {
             self.registry.routes_to(channel, &mut out.routes);
-            self.measures.busiest.count(channel, out.committed);
+            self.measures.busiest.count(channel);
         }
         out.routes.sort_unstable();
         out.routes.dedup();
@@ -358,12 +360,13 @@ impl Broker {
                     record: record.clone(),
                     frames: frames.clone(),
                     committed: out.committed,
-                    span: out.span.clone(),
+                    trace: out.trace.clone(),
                 });
             }
         }
         let routes = out.routes.len();
-        tracing::debug!(parent: &out.span, id = %record.draft.id, seq = record.seq(), routes, "fanned out");
+        let tell = || tracing::debug!(id = %record.draft.id, seq = record.seq(), routes, "fanned out");
+        out.trace.tell(tell);
         if let Some(seq) = record.seq() {
             self.head = self.head.max(seq);
             self.ring.push(seq, record, frames);
@@ -389,12 +392,12 @@ struct Outbox {
     routes: Vec<Route>,
     committed: Instant,
     /// The publish that what is routed came with.
-    span: Span,
+    trace: Trace,
 }
 
 impl Outbox {
     fn at(committed: Instant) -> Self {
-        Self { parcels: Vec::new(), routes: Vec::new(), committed, span: Span::none() }
+        Self { parcels: Vec::new(), routes: Vec::new(), committed, trace: Trace::default() }
     }
 }
 
@@ -403,7 +406,7 @@ impl Handler<Broadcast> for Broker {
 
     fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::one();
-        self.accept(vec![broadcast], None, reply, debug_span!("publish"));
+        self.accept(vec![broadcast], None, reply, Trace::start(|| debug_span!("publish")));
         deferred
     }
 }
@@ -413,7 +416,7 @@ impl Handler<Batch> for Broker {
 
     fn handle(&mut self, Batch(events): Batch, _: &mut Self::Context) -> Self::Result {
         let (deferred, reply) = Reply::many();
-        self.accept(events, None, reply, debug_span!("publish"));
+        self.accept(events, None, reply, Trace::start(|| debug_span!("publish")));
         deferred
     }
 }
@@ -422,10 +425,10 @@ impl Handler<Publish> for Broker {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
-        let Publish { batch: Batch(events), standing, span, reply } = publish;
+        let Publish { batch: Batch(events), standing, trace, reply } = publish;
         let reply = Reply::Channel(reply);
         match self.may_publish(&events, &standing) {
-            Ok(()) => self.accept(events, None, reply, span),
+            Ok(()) => self.accept(events, None, reply, trace),
             Err(error) => {
                 self.measures.dropped.add(dropped::reason(&error), events.len() as u64);
                 reply.give(Err(error));
@@ -462,7 +465,9 @@ impl Handler<Relayed> for Broker {
                 return;
             }
         };
-        let mut out = Outbox::at(Instant::now());
+        let now = Instant::now();
+        self.measures.busiest.turn(now);
+        let mut out = Outbox::at(now);
         for record in records {
             self.route(record, &mut out);
         }

@@ -140,7 +140,7 @@ impl Local {
         if taken > 0 {
             self.tally.hand_over(Transport::Stream, taken, parcel.committed);
         }
-        tracing::debug!(parent: &parcel.span, id = %parcel.record.draft.id, taken, "put into queues");
+        parcel.trace.tell(|| tracing::debug!(id = %parcel.record.draft.id, taken, "put into queues"));
     }
 
     /// Counts what a subscriber was given of the past, and told to be missing.

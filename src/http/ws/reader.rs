@@ -25,6 +25,7 @@ use super::request::{self, Asked, NotJson, Request};
 use crate::actors::broker::Publish;
 use crate::actors::session::{Disconnected, Expire, Follow, Session, Unfollow};
 use crate::actors::sink::Sink;
+use crate::actors::trace::Trace;
 use crate::actors::{Batch, Receipt};
 use crate::channel::Selector;
 use crate::error::PublishError;
@@ -271,8 +272,8 @@ impl Reader {
         let batch = Batch::new(vec![broadcast(audience, event, &self.grant)?])?;
         let broker = self.mount.broker.upgrade().ok_or_else(gone)?;
         let (reply, outcome) = oneshot::channel();
-        let span = tracing::debug_span!(parent: &self.span, "publish");
-        broker.do_send(Publish { batch, standing: self.grant.standing(), span, reply });
+        let trace = Trace::start(|| tracing::debug_span!(parent: &self.span, "publish"));
+        broker.do_send(Publish { batch, standing: self.grant.standing(), trace, reply });
         self.pending.push_back(Pending { reference, outcome });
         Ok(())
     }
