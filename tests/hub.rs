@@ -237,6 +237,10 @@ async fn admin_listen_moves_what_watches_over_the_hub() {
         let private = support::http::get(admin, path).await;
         assert_eq!(private.status(), if path.starts_with("/clients") { 404 } else { 200 }, "{path}");
     }
+    let session = format!("/sessions/{}", fanfare::SessionId::mint());
+    for (addr, status) in [(hub.addr, 404), (admin, 204)] {
+        assert_eq!(support::http::request(addr, "DELETE", &session, &[], "").await.status(), status);
+    }
     let status = support::http::get(admin, "/status").await.json();
     assert_eq!((&status["head"], &status["connections"]["sse"]), (&1.into(), &0.into()));
     for path in ["/", "/events?channel=a", "/history?channel=a"] {

@@ -75,7 +75,10 @@ async fn names_and_kinds_are_as_promised() {
         }
     }
     for (name, reasons) in [
-        ("dropped_total", &["overloaded", "lag"][..]),
+        (
+            "dropped_total",
+            &["overloaded", "invalid", "draining", "revoked", "too_fast", "log_failed", "lag"][..],
+        ),
         (
             "closed_total",
             &["draining", "slow", "unavailable", "limit", "expired_token", "revoked", "too_old", "client"],
@@ -292,6 +295,39 @@ fn by_header() -> HttpConfig {
         };
         Ok(if user == "admin" { grant.admin() } else { grant })
     })
+}
+
+/// Who is turned away at the door, publishes too fast, or goes on with what was revoked, is counted by the reason.
+#[actix_web::test]
+async fn who_is_turned_away_is_counted_by_reason() {
+    let server = serve_with(Broker::builder().max_connections(1).publish_rate(1), by_header());
+    let (mut ada, id) = open_as(&server, "ada", "channel=a").await;
+    ada.welcome().await;
+    let before = metrics(&server).await;
+    open_as(&server, "bob", "channel=a").await;
+    until_moved(&server, &before, [("closed_total{reason=\"limit\"}", 1.0)]).await;
+
+    let event = r#"{"channel":"b","data":1}"#;
+    let headers = [("user", "ada"), ("content-type", "application/json")];
+    let say = || http::request(server.addr, "POST", "/rt/publish", &headers, event);
+    assert_eq!(say().await.status(), 200);
+    let before = metrics(&server).await;
+    assert_eq!(say().await.status(), 429);
+    until_moved(&server, &before, [("dropped_total{reason=\"too_fast\"}", 1.0)]).await;
+
+    let before = metrics(&server).await;
+    let revoke = CloseSession { session: SessionId::derived_from(b"ada"), reason: CloseReason::Revoked };
+    assert_eq!(server.broker.send(revoke).await.expect("answered"), 1);
+    until_client(&server, &id, |view| view["closed"]["reason"] == "revoked").await;
+    assert_eq!(say().await.status(), 401);
+    let expected = [
+        ("closed_total{reason=\"revoked\"}", 1.0),
+        ("dropped_total{reason=\"revoked\"}", 1.0),
+        ("connections{transport=\"sse\"}", -1.0),
+        ("sessions", -1.0),
+        ("channels", -1.0),
+    ];
+    until_moved(&server, &before, expected).await;
 }
 
 async fn look(server: &TestServer, path: &str) -> http::Answer {
