@@ -132,7 +132,7 @@ fn comes_back_to_quiet(hub: &mut Hub, relay: &Relay, seen: impl Fn() -> Vec<Seen
     until("the client is welcomed", || !seen().is_empty());
     let stream = relay.streams().remove(0);
     assert_eq!(header(&stream.request, "last-event-id"), None);
-    let of_welcome = stream.answer.split_once("id: ").and_then(|(_, rest)| rest.lines().next());
+    let of_welcome = stream.answer.split_once("\nid: ").and_then(|(_, rest)| rest.lines().next());
     let of_welcome = of_welcome.expect("the id of the first block").to_owned();
     let mut of_ping = of_welcome.clone();
     for n in 1..=5 {
