@@ -269,13 +269,7 @@ impl Session {
     }
 
     /// Tells the client that it follows what was added, and from where; then the reset, if there was one.
-    fn tell_subscribed(
-        &mut self,
-        key: u32,
-        position: Seq,
-        is_notice_next: bool,
-        reset: Option<super::Reset>,
-    ) {
+    fn tell_subscribed(&mut self, key: u32, position: Seq, reset: Option<super::Reset>) {
         let base = self.base_position();
         let Some((beside, timeline)) = self.beside.as_mut().zip(self.timeline.clone()) else { return };
         let Beside { ledger, added, .. } = &mut **beside;
@@ -291,8 +285,8 @@ impl Session {
         let reference = strand.reference.clone();
         let cursor = beside.cursor(&timeline, base);
         if is_first {
-            // Whoever is cut before it has read of what is missing is to be told again.
-            let cursor = Some(&cursor).filter(|_| reset.is_none() && !is_notice_next);
+            // Nor is a reset to be taken for read.
+            let cursor = Some(&cursor).filter(|_| reset.is_none());
             self.sink.answer(Said::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
         }
         self.tell_reset(&cursor, reset);
@@ -309,7 +303,9 @@ impl Session {
         let gap = loss.and_then(|loss| loss.told);
         let before_gap = gap.map_or(page.records.len(), |gap| gap.before);
         if !is_told || reset.is_some() {
-            self.tell_subscribed(key, began, gap.is_some() && before_gap == 0, reset);
+            // Who is cut before it has read of the gap is to be told again.
+            let is_gap_next = gap.is_some() && before_gap == 0 && reset.is_none();
+            self.tell_subscribed(key, if is_gap_next { after } else { began }, reset);
         }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records_beside(key, before, &timeline, None);
@@ -390,7 +386,7 @@ impl Session {
         }
         added.strand.catch_up = CatchUp::Written;
         if !added.is_told || reset.is_some() {
-            self.tell_subscribed(key, after, false, reset);
+            self.tell_subscribed(key, after, reset);
         }
         // If the client has fallen out of its feed meanwhile, what was missed is in the log.
         if !is_early {

@@ -209,8 +209,8 @@ impl Session {
             let is_settled = reset.is_none() && !is_notice_next;
             self.tell(is_settled.then_some(cursor), Notice::Welcome(welcome));
         } else if let Some(reference) = self.base_asked.take() {
-            // Whoever is cut before it has read of what is missing is to be told again.
-            let cursor = Some(cursor).filter(|_| reset.is_none() && !is_notice_next);
+            // Nor is a reset to be taken for read.
+            let cursor = Some(cursor).filter(|_| reset.is_none());
             self.sink.answer(ws::Answer::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
         }
         if let Some(beside) = &mut self.beside {
@@ -368,7 +368,9 @@ impl Session {
         let before_gap = gap.map_or(page.records.len(), |gap| gap.before);
         if self.is_to_be_settled(reset) {
             let is_gap_next = gap.is_some() && before_gap == 0;
-            self.settle(began, &self.cursor(&timeline, began), is_gap_next, reset);
+            // Who is cut before it has read of the gap is to be told again.
+            let position = if is_gap_next && reset.is_none() { after } else { began };
+            self.settle(position, &self.cursor(&timeline, position), is_gap_next, reset);
         }
         let (before, behind) = page.records.split_at_checked(before_gap).unwrap_or((&page.records, &[]));
         self.write_records(before, &timeline);
