@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -21,8 +22,10 @@ use crate::source::{Pace, Source};
 use crate::tally::{Counts, Latency};
 
 const TIMER: Token = Token(usize::MAX);
-const PUBLISHERS: usize = 1 << 32;
-const HELPERS: usize = 1 << 40;
+const PUBLISHERS: Token = Token(usize::MAX - 1);
+const HELPERS: usize = 1 << 32;
+/// Clients that are read before what is to be published gets its turn.
+const BATCH: usize = 64;
 /// For all to connect, or for what is missed to be published.
 const PATIENCE: f64 = 60.0;
 
@@ -52,7 +55,11 @@ struct Run<'a> {
     args: &'a Args,
     plan: Plan,
     poll: Poll,
-    events: Option<Events>,
+    events: Events,
+    /// The publishers have a poll of their own: an answer does not wait behind a thousand deliveries, and the next publish
+    /// does not either.
+    publisher_poll: Poll,
+    publisher_events: Events,
     timer: OwnedFd,
     /// For when the timer is set.
     armed: u64,
@@ -73,11 +80,19 @@ impl<'a> Run<'a> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        let publisher_poll = Poll::new()?;
+        poll.registry().register(
+            &mut SourceFd(&publisher_poll.as_raw_fd()),
+            PUBLISHERS,
+            Interest::READABLE,
+        )?;
         Ok(Self {
             args,
             plan: Plan::new(args),
             poll,
-            events: Some(Events::with_capacity(256)),
+            events: Events::with_capacity(BATCH),
+            publisher_poll,
+            publisher_events: Events::with_capacity(BATCH),
             timer,
             armed: 0,
             crowd: Crowd::new(args.share(0)),
@@ -93,8 +108,8 @@ impl<'a> Run<'a> {
 
     fn open_publishers(&mut self) -> io::Result<()> {
         for number in 0..self.args.publishers {
-            let token = Token(PUBLISHERS + number as usize);
-            self.publishers.push(Publisher::new(number, token, self.args, self.poll.registry())?);
+            let registry = self.publisher_poll.registry();
+            self.publishers.push(Publisher::new(number, Token(number as usize), self.args, registry)?);
         }
         Ok(())
     }
@@ -257,28 +272,30 @@ impl<'a> Run<'a> {
         if self.doors {
             self.crowd.fill(self.args, &self.plan, self.cursor.as_deref(), self.poll.registry())?;
         }
+        self.hear_answers()?;
         let next = self.publish()?;
         self.wake_at(next.unwrap_or(u64::MAX).min(deadline))?;
-        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(256));
-        match self.poll.poll(&mut events, None) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => other?,
-        }
-        for event in &events {
+        poll(&mut self.poll, &mut self.events, None)?;
+        for event in &self.events {
             match event.token() {
-                TIMER => {}
+                TIMER | PUBLISHERS => {}
                 token if token.0 >= HELPERS => self.helpers[token.0 - HELPERS].on_news()?,
-                token if token.0 >= PUBLISHERS => self.publishers[token.0 - PUBLISHERS].on(
-                    event,
-                    self.args,
-                    self.poll.registry(),
-                    &mut self.receipts,
-                    &mut self.answers,
-                )?,
                 _ => self.crowd.on(event, self.poll.registry(), self.args.size),
             }
         }
-        self.events = Some(events);
+        Ok(())
+    }
+
+    fn hear_answers(&mut self) -> io::Result<()> {
+        if self.publishers.is_empty() {
+            return Ok(());
+        }
+        poll(&mut self.publisher_poll, &mut self.publisher_events, Some(Duration::ZERO))?;
+        for event in &self.publisher_events {
+            let registry = self.publisher_poll.registry();
+            let publisher = &mut self.publishers[event.token().0];
+            publisher.on(event, self.args, registry, &mut self.receipts, &mut self.answers)?;
+        }
         Ok(())
     }
 
@@ -309,5 +326,12 @@ impl<'a> Run<'a> {
             self.armed = at;
         }
         Ok(())
+    }
+}
+
+fn poll(poll: &mut Poll, events: &mut Events, patience: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, patience) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        done => done,
     }
 }

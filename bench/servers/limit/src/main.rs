@@ -44,7 +44,8 @@ struct Thread {
     messages: Receiver<Message>,
     listener: Option<TcpListener>,
     dealt: usize,
-    sockets: Vec<TcpStream>,
+    /// By their places; one that is gone leaves a hole.
+    sockets: Vec<Option<TcpStream>>,
     /// The places of a channel's sockets.
     channels: HashMap<String, Vec<usize>>,
     /// What has come of a request.
@@ -140,7 +141,7 @@ impl Thread {
 
     fn seat(&mut self, mut socket: TcpStream) -> io::Result<()> {
         self.poll.registry().register(&mut socket, Token(self.sockets.len()), Interest::READABLE)?;
-        self.sockets.push(socket);
+        self.sockets.push(Some(socket));
         Ok(())
     }
 
@@ -157,12 +158,20 @@ impl Thread {
     fn read(&mut self, place: usize) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         loop {
-            match self.sockets[place].read(&mut buffer) {
-                // It keeps its place: nobody comes after a run.
-                Ok(0) => return Ok(()),
-                Ok(read) => self.requests.entry(place).or_default().extend_from_slice(&buffer[..read]),
+            let Some(socket) = &mut self.sockets[place] else { return Ok(()) };
+            match socket.read(&mut buffer) {
+                Ok(read) if read > 0 => {
+                    self.requests.entry(place).or_default().extend_from_slice(&buffer[..read]);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => return Ok(()),
+                _ => {
+                    self.sockets[place] = None;
+                    self.requests.remove(&place);
+                    for places in self.channels.values_mut() {
+                        places.retain(|other| *other != place);
+                    }
+                    return Ok(());
+                }
             }
         }
         while self.request(place)? {}
@@ -179,7 +188,7 @@ impl Thread {
         let name = path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
         if request.method == Some("GET") {
             self.requests.remove(&place);
-            self.sockets[place].write_all(HEAD)?;
+            self.write(place, HEAD);
             for channel in name.split(',') {
                 self.channels.entry(channel.to_owned()).or_default().push(place);
             }
@@ -196,21 +205,26 @@ impl Thread {
                 peer.tell(Message::Frame { channel: name.clone(), bytes: bytes.clone() })?;
             }
         }
-        self.sockets[place].write_all(ACCEPTED)?;
+        self.write(place, ACCEPTED);
         self.fan_out(&name, &bytes);
         Ok(true)
     }
 
     fn fan_out(&mut self, channel: &str, bytes: &[u8]) {
         for place in self.channels.get(channel).into_iter().flatten() {
-            match self.sockets[*place].write(bytes) {
-                Ok(written) => assert_eq!(written, bytes.len(), "there is no buffer for the rest"),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    panic!("there is no buffer for an event")
-                }
-                // Gone.
-                Err(_) => {}
+            self.write(*place, bytes);
+        }
+    }
+
+    fn write(&self, place: usize, bytes: &[u8]) {
+        let Some(mut socket) = self.sockets[place].as_ref() else { return };
+        match socket.write(bytes) {
+            Ok(written) => assert_eq!(written, bytes.len(), "there is no buffer for the rest"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                panic!("there is no buffer for an event")
             }
+            // Gone; its place is, too, as soon as that is read.
+            Err(_) => {}
         }
     }
 }
