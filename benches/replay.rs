@@ -61,7 +61,8 @@ fn hand_off(c: &mut Criterion) {
     group.bench_function("to live", |b| {
         b.iter(|| {
             replay.system.block_on(async {
-                let app = init_service(App::new().service(scope("", &replay.broker, HttpConfig::default()))).await;
+                let app =
+                    init_service(App::new().service(scope("", &replay.broker, HttpConfig::default()))).await;
                 let mut body = open(&app, "channel=replay/0&channel=live", Some(&replay.cursor)).await;
                 read(&mut body, EVENTS.div_ceil(256)).await;
                 replay.broker.do_send(ephemeral("live"));

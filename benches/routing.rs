@@ -26,9 +26,11 @@ const ROW: u64 = 64;
 fn publish(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish to 10 subscribers");
     group.throughput(Throughput::Elements(ROW));
-    for (kind, target, other) in
-        [("names", "target/7", "other/{n}"), ("one segment", "target/*", "other/{n}/*"), ("any number", "target/**", "other/{n}/**")]
-    {
+    for (kind, target, other) in [
+        ("names", "target/7", "other/{n}"),
+        ("one segment", "target/*", "other/{n}/*"),
+        ("any number", "target/**", "other/{n}/**"),
+    ] {
         for others in [100, 100_000] {
             let system = System::new();
             let (broker, mut bodies) = system.block_on(async {
@@ -36,8 +38,11 @@ fn publish(c: &mut Criterion) {
                 let app = init_service(App::new().service(scope("", &broker, HttpConfig::default()))).await;
                 let mut bodies = Vec::new();
                 for n in 0..SUBSCRIBERS + others {
-                    let selector =
-                        if n < SUBSCRIBERS { target.to_owned() } else { other.replace("{n}", &n.to_string()) };
+                    let selector = if n < SUBSCRIBERS {
+                        target.to_owned()
+                    } else {
+                        other.replace("{n}", &n.to_string())
+                    };
                     bodies.push(open(&app, &format!("channel={selector}"), None).await);
                 }
                 settle(&broker, &mut bodies).await;

@@ -51,7 +51,7 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__ and "Measures fanfare beside its peers. "
+    parser = argparse.ArgumentParser(prog="bench/run", description="Measures fanfare beside its peers. "
                                      "Servers alternate inside each round; results are appended to --out, and the "
                                      "table and the plot beside it are made anew of all that is in there.")
     essentials = [name for name, workload in WORKLOADS.items() if workload.essential]

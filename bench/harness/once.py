@@ -57,7 +57,7 @@ def running(server, port, folder, options):
             process = start(server.start(port, folder, options))
             machine.wait_until_listening(port, process)
             machine.wait_until_listening(port + server.publish_port, process)
-            time.sleep(0.3)
+            time.sleep(server.patience)
             yield process
     finally:
         for process in started:

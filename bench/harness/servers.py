@@ -15,7 +15,7 @@ PLAIN = []
 FANFARE = ["--subscribe", "/events?{channels}", "--each", "channel=bench/{channel}", "--between", "&",
            "--publish", "/publish", "--content-type", "application/json", "--body",
            '{"channel":"bench/{channel}","data":"{payload}"}']
-PUSHPIN = ["--content-type", "application/json", "--publish", "/publish/", "--body", json.dumps(
+PUSHPIN = ["--connecting", "32", "--content-type", "application/json", "--publish", "/publish/", "--body", json.dumps(
     {"items": [{"channel": "c{channel}", "formats": {"http-stream": {"content": "data: {payload}\n\n"}}}]})]
 
 
@@ -27,6 +27,8 @@ class Server:
     args: list[str] = field(default_factory=list)
     # Where it takes publishes, counted from its port.
     publish_port: int = 0
+    # Seconds from its listening to its serving.
+    patience: float = 0.3
     # What it needs beside it, which is not counted.
     aside: callable = None
     # Rounds that are enough for it.
@@ -118,6 +120,6 @@ SERVERS = {
     "axum": Server(built("bench-axum"), locked("axum"), PLAIN),
     "actix-lab": Server(built("bench-actix-lab"), locked("actix-web-lab"), PLAIN, rounds=3),
     "better-sse": Server(better_sse, node_version, PLAIN, rounds=3, needs=("node", "npm")),
-    "pushpin": Server(pushpin, debian("pushpin"), PUSHPIN, publish_port=2, rounds=3, needs=("pushpin", "nginx"),
+    "pushpin": Server(pushpin, debian("pushpin"), PUSHPIN, publish_port=2, rounds=3, patience=2.5, needs=("pushpin", "nginx"),
                       aside=nginx("pushpin/nginx.conf")),
 }

@@ -1,6 +1,12 @@
 //! What the benches share: clients of a scope in the same process, without sockets.
 
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each bench uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each bench uses a part of it"
+)]
 
 use std::hint::black_box;
 use std::pin::Pin;
