@@ -158,9 +158,9 @@ impl Feed {
         before == Waking::No
     }
 
-    /// Wakes the members from place number `from` on, at most `count` of them. Returns how many places it looked at,
-    /// and whether these were the last.
-    pub(crate) fn wake(&mut self, from: usize, count: usize) -> (usize, bool) {
+    /// Adds the members from place number `from` on to those who are to look, at most `count` of them. Returns how many
+    /// places it looked at, and whether these were the last.
+    pub(crate) fn wake(&mut self, from: usize, count: usize, to_look: &mut Vec<Rc<Sink>>) -> (usize, bool) {
         if from == 0 {
             self.waking = Waking::UnderWay;
         }
@@ -170,7 +170,7 @@ impl Feed {
         let places = self.members.capacity();
         let to = (from + count).min(places);
         for sink in (from..to).filter_map(|member| self.members.get(member)) {
-            sink.wake();
+            to_look.push(sink.clone());
             self.woken += 1;
         }
         // After a crowd has left there are many more places than members.
@@ -300,6 +300,7 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Framing;
 
     const BOUNDS: FeedBounds = FeedBounds { events: 4, bytes: 1000 };
 
@@ -321,8 +322,8 @@ mod tests {
     #[test]
     fn a_client_takes_all_it_has_not_had_in_one_piece() {
         let mut feed = feed(BOUNDS);
-        let (_, mut fast) = feed.join(Sink::new());
-        let (_, mut late) = feed.join(Sink::new());
+        let (_, mut fast) = feed.join(Sink::new(Framing::Bare));
+        let (_, mut late) = feed.join(Sink::new(Framing::Bare));
         feed.append(frame(1), Some(1), Instant::now());
         assert_eq!(read(&mut feed, &mut fast), ("1;".into(), Some(1)));
         feed.append(frame(2), None, Instant::now());
@@ -336,9 +337,9 @@ mod tests {
     #[test]
     fn clients_that_read_the_same_share_the_bytes() {
         let mut feed = feed(BOUNDS);
-        let (_, mut one) = feed.join(Sink::new());
-        let (_, mut two) = feed.join(Sink::new());
-        feed.join(Sink::new());
+        let (_, mut one) = feed.join(Sink::new(Framing::Bare));
+        let (_, mut two) = feed.join(Sink::new(Framing::Bare));
+        feed.join(Sink::new(Framing::Bare));
         feed.append(frame(1), Some(1), Instant::now());
         feed.append(frame(2), Some(2), Instant::now());
         let Read::Frames { bytes: first, .. } = feed.read(&mut one, u64::MAX) else { panic!() };
@@ -349,8 +350,8 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_falls_out_and_costs_nobody() {
         let mut feed = feed(BOUNDS);
-        let (stuck_key, mut stuck) = feed.join(Sink::new());
-        let (_, mut fast) = feed.join(Sink::new());
+        let (stuck_key, mut stuck) = feed.join(Sink::new(Framing::Bare));
+        let (_, mut fast) = feed.join(Sink::new(Framing::Bare));
         for n in 1..=10 {
             feed.append(frame(n), (n % 2 == 0).then_some(n), Instant::now());
             assert_eq!(read(&mut feed, &mut fast).0, format!("{n};"));
@@ -369,7 +370,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded_too_and_one_large_frame_still_passes() {
         let mut feed = feed(BOUNDS);
-        let (_, mut place) = feed.join(Sink::new());
+        let (_, mut place) = feed.join(Sink::new(Framing::Bare));
         feed.append(Bytes::from(vec![b'x'; 5000]), Some(1), Instant::now());
         assert_eq!(read(&mut feed, &mut place).0.len(), 5000);
         feed.append(Bytes::from(vec![b'x'; 600]), Some(2), Instant::now());
@@ -380,7 +381,7 @@ mod tests {
     #[test]
     fn a_piece_is_no_larger_than_a_connection_buffers() {
         let mut feed = feed(FeedBounds { events: 100, bytes: 10 << 20 });
-        let (_, mut place) = feed.join(Sink::new());
+        let (_, mut place) = feed.join(Sink::new(Framing::Bare));
         for n in 1..=10 {
             feed.append(Bytes::from(vec![b'x'; 30_000]), Some(n), Instant::now());
         }
@@ -393,7 +394,7 @@ mod tests {
     fn what_is_taken_is_counted() {
         let tally = SharedTally::default();
         let mut feed = Feed::new(BOUNDS, Transport::Ws, tally.clone());
-        let (_, mut place) = feed.join(Sink::new());
+        let (_, mut place) = feed.join(Sink::new(Framing::Bare));
         feed.append(frame(1), Some(1), Instant::now());
         feed.append(frame(2), None, Instant::now());
         assert_eq!((feed.waiting(place), tally.borrow().delivered.ws), (2, 0));

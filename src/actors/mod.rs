@@ -15,12 +15,14 @@
 //! The actors receive and send; the plain structs beside them decide.
 
 mod admission;
+mod backlog;
 mod bindings;
 pub(crate) mod broker;
 mod bucket;
 mod busiest;
 pub(crate) mod farewell;
 mod feed;
+mod few;
 mod heartbeat;
 mod index;
 mod intake;

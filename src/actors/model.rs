@@ -36,7 +36,7 @@ use crate::interest::{Filter, Interest, Subscription};
 use crate::record::{Draft, Record};
 use crate::retention::Retention;
 use crate::wire::notice::{self, Notice};
-use crate::wire::{Encoding, Frames, sse};
+use crate::wire::{Encoding, Frames, Framing, sse};
 
 /// As many as are tried, unless they take too long for a test that is run often.
 const RUNS: u64 = 20_000;
@@ -235,7 +235,7 @@ impl Client {
         Self {
             id: ClientId::mint(),
             interest,
-            sink: Sink::new(),
+            sink: Sink::new(Framing::Bare),
             woken: Arc::new(Woken(AtomicBool::new(true))),
             slowness: random.within(1, 12),
             inbox: VecDeque::new(),
@@ -625,7 +625,9 @@ impl<'a> World<'a> {
     /// A turn of waking, of few clients at a time.
     fn wake(&mut self) {
         let Some(feed) = self.to_wake.front().cloned() else { return };
-        let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, self.random.within(1, 3));
+        let mut to_look = Vec::new();
+        let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, self.random.within(1, 3), &mut to_look);
+        to_look.iter().for_each(|sink| sink.let_out());
         self.woken += looked_at;
         if is_done {
             self.woken = 0;

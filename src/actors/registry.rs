@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use slab::Slab;
 
+use super::few::Few;
 use super::index::SelectorIndex;
 use crate::channel::{Channel, Reach, Selector};
 use crate::counts::{ByTransport, Transport};
@@ -67,7 +68,7 @@ struct Client {
 pub(crate) struct Registry {
     clients: Slab<Client>,
     keys: HashMap<ClientId, ClientKey>,
-    sessions: HashMap<SessionId, Vec<ClientKey>>,
+    sessions: HashMap<SessionId, Few<ClientKey>>,
     followers: SelectorIndex<Followers>,
     all: Routes,
 }
@@ -135,7 +136,7 @@ impl Registry {
             self.unfollow(selector, key, route);
         }
         if let Some(clients) = self.sessions.get_mut(&interest.session) {
-            clients.retain(|&client| client != key);
+            clients.remove(&key);
             if clients.is_empty() {
                 self.sessions.remove(&interest.session);
             }
@@ -179,7 +180,7 @@ impl Registry {
         match channel.reach() {
             Reach::Everyone => routes.extend(self.all.0.iter().map(|(route, _)| *route)),
             Reach::Session(session) => {
-                let clients = self.sessions.get(&session).into_iter().flatten();
+                let clients = self.sessions.get(&session).into_iter().flat_map(Few::iter);
                 routes.extend(clients.filter_map(|&key| Some(self.clients.get(key as usize)?.route)));
             }
             Reach::Followers => self.followers.for_each_match(channel, |followers| {
@@ -194,7 +195,7 @@ impl Registry {
         match channel.reach() {
             Reach::Everyone => clients.extend(self.keys.keys()),
             Reach::Session(session) => {
-                clients.extend(self.sessions.get(&session).into_iter().flatten().filter_map(id));
+                clients.extend(self.sessions.get(&session).into_iter().flat_map(Few::iter).filter_map(id));
             }
             Reach::Followers => self.followers.for_each_match(channel, |followers| {
                 clients.extend(followers.clients.iter().filter_map(id));
@@ -217,7 +218,7 @@ impl Registry {
 
     /// The clients of a session, by the worker that has them.
     pub(crate) fn clients_of(&self, session: SessionId) -> impl Iterator<Item = (WorkerKey, ClientId)> {
-        let keys = self.sessions.get(&session).into_iter().flatten();
+        let keys = self.sessions.get(&session).into_iter().flat_map(Few::iter);
         keys.filter_map(|&key| self.clients.get(key as usize)).map(|client| (client.route.worker, client.id))
     }
 

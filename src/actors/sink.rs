@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use super::feed::{Feed, Place, Read};
 use crate::cursor::Seq;
+use crate::wire::Framing;
 use crate::wire::ws::Recast;
 
 /// As much as waits for one client alone; more, and it goes back to the log.
@@ -38,11 +40,29 @@ pub(crate) enum Pull {
     End,
 }
 
-/// One client's sink, shared on its thread by its session, its worker and its writer.
-#[derive(Debug, Default)]
-pub(crate) struct Sink(RefCell<State>);
+/// Where a writer lets bytes go for it at once, instead of being woken to do it itself: a socket.
+pub(crate) trait Outlet {
+    /// Whether it can be tried: nothing waits there from before.
+    fn is_free(&self) -> bool;
 
-#[derive(Debug, Default)]
+    /// Hands bytes over. False if not all of them could leave, and the writer is to see to it.
+    fn write(&self, bytes: Bytes) -> bool;
+}
+
+/// One client's sink, shared on its thread by its session, its worker and its writer.
+#[derive(Default)]
+pub(crate) struct Sink {
+    framing: Framing,
+    state: RefCell<State>,
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
 struct State {
     written: VecDeque<Bytes>,
     tell_when_drained: bool,
@@ -50,12 +70,11 @@ struct State {
     fell_out: bool,
     ended: bool,
     /// What the cursors in the feed's frames are to say, while channels that were added to it catch up.
-    recast: Option<Recast>,
+    recast: Option<Box<Recast>>,
     /// What a client that answers owes, and is owed.
-    talk: Option<Talk>,
+    talk: Option<Box<Talk>>,
     waker: Option<Waker>,
-    /// Called when there is room for more to be written.
-    room: Option<Waker>,
+    outlet: Option<Rc<dyn Outlet>>,
     awake: bool,
     stalled_since: Option<Instant>,
 }
@@ -69,6 +88,8 @@ struct Talk {
     asked: usize,
     /// It is not listened to, since it has asked for too much or does not read.
     is_unheard: bool,
+    /// Called when there is room for more to be written.
+    room: Option<Waker>,
 }
 
 /// A client's hold on its feed.
@@ -112,22 +133,27 @@ impl Kind {
 }
 
 impl Sink {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::default()
+    /// A sink whose pieces are framed like this, those of its feed too.
+    pub(crate) fn new(framing: Framing) -> Rc<Self> {
+        Rc::new(Self { framing, ..Self::default() })
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
     }
 
     /// Writes ahead of the feed.
     pub(crate) fn write(&self, bytes: Bytes) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if !state.ended {
-            state.written.push_back(bytes);
+            state.written.push_back(self.framing.frame(bytes));
             state.wake();
         }
     }
 
     /// Asks for [`Pull::Drained`] when all that was written is taken.
     pub(crate) fn tell_when_drained(&self) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         state.tell_when_drained = true;
         state.wake();
     }
@@ -135,7 +161,7 @@ impl Sink {
     /// Seats the client, which has everything of its channels up to `position`, in `feed`; it reads from there once
     /// [`Sink::go_live`] says so.
     pub(crate) fn seat(self: &Rc<Self>, feed: &Rc<RefCell<Feed>>, position: Seq) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if state.ended {
             return;
         }
@@ -157,7 +183,7 @@ impl Sink {
 
     /// Ephemeral frames that the client missed and was not told of; from now on they count as told.
     pub(crate) fn take_lost(&self) -> u64 {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let Some(seat) = &mut state.seat else { return 0 };
         seat.count_missed();
         std::mem::take(&mut seat.lost)
@@ -165,7 +191,7 @@ impl Sink {
 
     /// Lets the writer read the feed, behind what is written by now.
     pub(crate) fn go_live(&self) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if let Some(seat) = &mut state.seat {
             seat.held = false;
         }
@@ -179,7 +205,7 @@ impl Sink {
 
     /// Hands a live client the heartbeat, unless the last one still waits. False for a client that is not live.
     pub(crate) fn push_ping(&self, bytes: Bytes, head: Seq) -> bool {
-        let is_live = self.0.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some());
+        let is_live = self.state.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some());
         if is_live {
             self.slot_in(bytes, Kind::Ping(head));
         }
@@ -187,7 +213,7 @@ impl Sink {
     }
 
     fn slot_in(&self, bytes: Bytes, kind: Kind) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let Some(seat) = &mut state.seat else { return };
         if seat.member.is_none() {
             seat.lost += u64::from(kind.is_ephemeral());
@@ -198,6 +224,7 @@ impl Sink {
         {
             return;
         }
+        let bytes = self.framing.frame(bytes);
         seat.private_bytes += bytes.len();
         let offset = seat.feed.borrow().offset();
         seat.private.push_back(Private { bytes, offset, kind });
@@ -212,13 +239,13 @@ impl Sink {
 
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let State { seat, written, recast: cast, fell_out, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
         let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
         loop {
             match seat.pull() {
-                Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_ref())),
+                Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_deref())),
                 Pull::FellOut => *fell_out = true,
                 _ => break,
             }
@@ -229,29 +256,29 @@ impl Sink {
 
     /// From now on the cursors in the feed's frames, which are WebSocket's, are recast.
     pub(crate) fn recast(&self, recast: Option<Recast>) {
-        self.0.borrow_mut().recast = recast;
+        self.state.borrow_mut().recast = recast.map(Box::new);
     }
 
     /// Whether the client reads its feed; not if it fell out, or what comes before the feed is not written yet.
     pub(crate) fn is_live(&self) -> bool {
-        self.0.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some() && !seat.held)
+        self.state.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some() && !seat.held)
     }
 
     /// The client is one that answers.
     pub(crate) fn expect_answers(&self) {
-        self.0.borrow_mut().talk = Some(Talk::default());
+        self.state.borrow_mut().talk = Some(Box::default());
     }
 
     /// The client was heard of.
     pub(crate) fn hear(&self) {
-        if let Some(talk) = &mut self.0.borrow_mut().talk {
+        if let Some(talk) = &mut self.state.borrow_mut().talk {
             talk.pinged = None;
         }
     }
 
     /// For how long a client that answers has owed the answer to a ping.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
-        let state = self.0.borrow();
+        let state = self.state.borrow();
         let talk = state.talk.as_ref().filter(|talk| !talk.is_unheard);
         let pinged = talk.and_then(|talk| talk.pinged);
         pinged.map_or(Duration::ZERO, |pinged| now.saturating_duration_since(pinged))
@@ -259,7 +286,7 @@ impl Sink {
 
     /// The client has asked for something that its session is to answer.
     pub(crate) fn ask(&self) {
-        if let Some(talk) = &mut self.0.borrow_mut().talk {
+        if let Some(talk) = &mut self.state.borrow_mut().talk {
             talk.asked += 1;
         }
     }
@@ -267,7 +294,7 @@ impl Sink {
     /// Writes the answer to something that the client has asked its session for.
     pub(crate) fn answer(&self, bytes: Bytes) {
         self.write(bytes);
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if let Some(talk) = &mut state.talk {
             talk.asked = talk.asked.saturating_sub(1);
         }
@@ -276,7 +303,7 @@ impl Sink {
 
     /// Ready once the client may be listened to again: when little enough waits to be taken and to be answered.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let has_room = state.has_room();
         if let Some(talk) = &mut state.talk {
             talk.is_unheard = !has_room;
@@ -288,37 +315,40 @@ impl Sink {
         if has_room {
             return Poll::Ready(());
         }
-        state.room = Some(cx.waker().clone());
+        if let Some(talk) = &mut state.talk {
+            talk.room = Some(cx.waker().clone());
+        }
         Poll::Pending
     }
 
     /// Whether the stream has had its last word.
     pub(crate) fn is_ended(&self) -> bool {
-        self.0.borrow().ended
+        self.state.borrow().ended
     }
 
     /// Lets go of what waits in the feed: what is stored comes again from the log, what is ephemeral is counted as lost.
     pub(crate) fn let_go(&self) {
-        if let Some(seat) = &mut self.0.borrow_mut().seat {
+        if let Some(seat) = &mut self.state.borrow_mut().seat {
             seat.fall_out();
         }
     }
 
     /// Ends the stream with `last` behind what is written.
     pub(crate) fn end(&self, last: Option<Bytes>) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if state.ended {
             return;
         }
         state.ended = true;
-        state.written.extend(last);
+        state.written.extend(last.map(|last| self.framing.frame(last)));
+        state.written.extend(self.framing.end());
         state.give_room();
         state.wake();
     }
 
     /// Gives up the seat and returns the feed if nobody counts on it any more.
     pub(crate) fn unseat(&self) -> Option<Rc<RefCell<Feed>>> {
-        let seat = self.0.borrow_mut().seat.take()?;
+        let seat = self.state.borrow_mut().seat.take()?;
         let feed = seat.feed.clone();
         seat.leave_for_good();
         let is_unused = feed.borrow().is_unused();
@@ -327,12 +357,12 @@ impl Sink {
 
     /// The position up to which the client has everything of its channels, as far as its seat tells.
     pub(crate) fn position(&self) -> Option<Seq> {
-        self.0.borrow().seat.as_ref().map(|seat| seat.position)
+        self.state.borrow().seat.as_ref().map(|seat| seat.position)
     }
 
     /// How many pieces wait to be taken.
     pub(crate) fn queued(&self) -> u64 {
-        let state = self.0.borrow();
+        let state = self.state.borrow();
         let of_seat = |seat: &Seat| {
             let shared = if seat.member.is_some() { seat.feed.borrow().waiting(seat.place) } else { 0 };
             seat.private.len() as u64 + shared
@@ -342,7 +372,7 @@ impl Sink {
 
     /// For how long something has waited here without any of it being taken.
     pub(crate) fn stalled_for(&self, now: Instant) -> Duration {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         if state.has_output() {
             now.saturating_duration_since(*state.stalled_since.get_or_insert(now))
         } else {
@@ -351,14 +381,36 @@ impl Sink {
         }
     }
 
-    /// Tells the writer that there is something, once until it has looked.
-    pub(crate) fn wake(&self) {
-        self.0.borrow_mut().wake();
+    /// From now on what is delivered may go there by itself.
+    pub(crate) fn lend(&self, outlet: Option<Rc<dyn Outlet>>) {
+        self.state.borrow_mut().outlet = outlet;
+    }
+
+    /// Lets what was delivered go at once where that is possible; else tells the writer.
+    pub(crate) fn let_out(&self) {
+        let mut state = self.state.borrow_mut();
+        let Some(outlet) = state.outlet.clone() else { return state.wake() };
+        // What waits there comes first, and its writer looks here when it has left.
+        while outlet.is_free() {
+            if !state.is_only_fed() {
+                return state.wake();
+            }
+            match state.pull() {
+                Pull::Bytes(bytes) => {
+                    state.stalled_since = None;
+                    if !outlet.write(bytes) {
+                        return state.wake();
+                    }
+                }
+                Pull::FellOut => state.fell_out = true,
+                Pull::Pending | Pull::Drained | Pull::End => return,
+            }
+        }
     }
 
     /// What the writer is to do now; `waker` is called when that changes.
     pub(crate) fn pull(&self, waker: &Waker) -> Pull {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let pull = state.pull();
         match &pull {
             Pull::Bytes(_) => state.stalled_since = None,
@@ -390,7 +442,7 @@ impl State {
 
     fn give_room(&mut self) {
         if self.has_room()
-            && let Some(room) = self.room.take()
+            && let Some(room) = self.talk.as_mut().and_then(|talk| talk.room.take())
         {
             room.wake();
         }
@@ -425,9 +477,14 @@ impl State {
             return pull;
         }
         match pull {
-            Pull::Bytes(bytes) => Pull::Bytes(recast(bytes, self.recast.as_ref())),
+            Pull::Bytes(bytes) => Pull::Bytes(recast(bytes, self.recast.as_deref())),
             other => other,
         }
+    }
+
+    /// Whether nothing is to be said but what comes from the feed.
+    fn is_only_fed(&self) -> bool {
+        self.written.is_empty() && !self.ended && !self.tell_when_drained && !self.fell_out
     }
 
     fn has_output(&self) -> bool {
@@ -529,7 +586,7 @@ mod tests {
             Transport::Sse,
             SharedTally::default(),
         )));
-        let sink = Sink::new();
+        let sink = Sink::new(Framing::Bare);
         sink.seat(&feed, position);
         sink.go_live();
         (sink, feed)

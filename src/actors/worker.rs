@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actix::WeakAddr;
@@ -14,9 +13,11 @@ use actix::prelude::*;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::broker::{Broker, Counted, Delivered, WorkerAddr, WorkerStopped};
+use super::backlog::Backlog;
+use super::broker::{Broker, Counted, WorkerAddr, WorkerStopped};
 use super::farewell::Farewell;
 use super::feed::{Feed, FeedBounds};
+use super::few::Few;
 use super::index::SelectorIndex;
 use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
@@ -31,7 +32,7 @@ use crate::error::CloseReason;
 use crate::identity::{ClientId, SessionId};
 use crate::interest::Subscription;
 use crate::record::Record;
-use crate::wire::{Encoding, Frames};
+use crate::wire::{Encoding, Frames, Framing};
 
 /// Clients that are woken before the other tasks of the thread get their turn.
 const WAKE_AT_ONCE: usize = 64;
@@ -45,6 +46,8 @@ const TURN: Duration = Duration::from_millis(3);
 #[rtype(result = "()")]
 pub(crate) struct Deliver {
     pub(crate) parcels: Vec<Parcel>,
+    /// Where they are counted until they are handed on.
+    pub(crate) backlog: Backlog,
 }
 
 /// An event on its way to a worker.
@@ -159,14 +162,14 @@ impl Worker {
         }
         self.is_waking = true;
         let floor = self.floor.clone();
-        let rest = futures_util::future::poll_fn(move |cx| {
-            if floor.borrow_mut().wake_some() {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            } else {
-                Poll::Ready(())
+        let rest = async move {
+            // Behind what came from other threads and from the network meanwhile: what is published now leaves with
+            // what is still to be written.
+            tokio::task::yield_now().await;
+            while floor.borrow_mut().wake_some() {
+                tokio::task::yield_now().await;
             }
-        });
+        };
         ctx.spawn(rest.into_actor(self).map(|(), worker, _| worker.is_waking = false));
     }
 }
@@ -197,7 +200,7 @@ impl Handler<WorkerSettings> for Worker {
 impl Handler<Deliver> for Worker {
     type Result = ();
 
-    fn handle(&mut self, Deliver { parcels }: Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { parcels, backlog }: Deliver, ctx: &mut Self::Context) {
         let mut floor = self.floor.borrow_mut();
         let (mut events, mut bytes) = (0, 0);
         for parcel in &parcels {
@@ -209,9 +212,7 @@ impl Handler<Deliver> for Worker {
             floor.tally.borrow_mut().fan_out(newest.committed.elapsed());
         }
         drop(floor);
-        if let Some(broker) = self.broker.upgrade() {
-            broker.do_send(Delivered { worker: WorkerAddr::Thread(ctx.address()), events, bytes });
-        }
+        backlog.hand_on(events, bytes);
         self.wake(ctx);
     }
 }
@@ -349,10 +350,17 @@ struct Member {
     sink: Rc<Sink>,
 }
 
+impl Member {
+    fn feed_key(&self, subscription: Subscription) -> FeedKey {
+        FeedKey { subscription, encoding: self.encoding, framing: self.sink.framing() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FeedKey {
     subscription: Subscription,
     encoding: Encoding,
+    framing: Framing,
 }
 
 struct FeedEntry {
@@ -366,13 +374,14 @@ type FeedId = u32;
 pub(crate) struct Floor {
     pub(crate) settings: WorkerSettings,
     members: HashMap<ClientId, Member>,
-    sessions: HashMap<SessionId, Vec<ClientId>>,
+    sessions: HashMap<SessionId, Few<ClientId>>,
     feeds: Slab<FeedEntry>,
     feed_ids: HashMap<FeedKey, FeedId>,
     index: SelectorIndex<BTreeSet<FeedId>>,
     /// Feeds whose readers are to be woken, and how far that has come in the first.
     to_wake: VecDeque<Rc<RefCell<Feed>>>,
     woken: usize,
+    to_look: Vec<Rc<Sink>>,
     /// Who of the replays reads.
     turns: Turns,
     found: Vec<FeedId>,
@@ -393,6 +402,7 @@ impl Floor {
             index: SelectorIndex::default(),
             to_wake: VecDeque::new(),
             woken: 0,
+            to_look: Vec::with_capacity(WAKE_AT_ONCE),
             turns: Turns::default(),
             found: Vec::new(),
             tally: Rc::new(RefCell::new(Tally::with_reasons())),
@@ -419,13 +429,13 @@ impl Floor {
         self.turns.forget(client);
         self.has_read(client);
         if let Some(clients) = self.sessions.get_mut(&member.session_id) {
-            clients.retain(|&other| other != client);
+            clients.remove(&client);
             if clients.is_empty() {
                 self.sessions.remove(&member.session_id);
             }
         }
         if member.sink.unseat().is_some() {
-            self.drop_feed(&FeedKey { subscription: member.subscription, encoding: member.encoding });
+            self.drop_feed(&member.feed_key(member.subscription.clone()));
         }
         if self.members.len() * 4 < self.members.capacity() {
             self.members.shrink_to(self.members.len() * 2);
@@ -475,7 +485,7 @@ impl Floor {
     fn seat(&mut self, client: ClientId, position: Seq) {
         let Some(member) = self.members.get(&client).filter(|member| !member.sink.is_ended()) else { return };
         let sink = member.sink.clone();
-        let key = FeedKey { subscription: member.subscription.clone(), encoding: member.encoding };
+        let key = member.feed_key(member.subscription.clone());
         let feed = self.feed(key);
         sink.seat(&feed, position);
     }
@@ -496,10 +506,10 @@ impl Floor {
     /// Takes a client out of its feed; it follows `subscription` when it is seated again.
     pub(crate) fn unseat(&mut self, client: ClientId, subscription: Subscription) {
         let Some(member) = self.members.get_mut(&client) else { return };
-        let encoding = member.encoding;
         let left = std::mem::replace(&mut member.subscription, subscription);
         if member.sink.unseat().is_some() {
-            self.drop_feed(&FeedKey { subscription: left, encoding });
+            let key = member.feed_key(left);
+            self.drop_feed(&key);
         }
     }
 
@@ -543,6 +553,7 @@ impl Floor {
         let draft = &parcel.record.draft;
         let is_for_followers = draft.channels.iter().all(|channel| channel.reach() == Reach::Followers);
         let mut feeds = 0;
+        let mut framed = Frames::default();
         for id in found.drain(..) {
             let Some(entry) = self.feeds.get(id as usize) else { continue };
             let subscription = &entry.key.subscription;
@@ -552,13 +563,18 @@ impl Floor {
             if is_kept_out || !entry.feed.borrow_mut().takes(parcel.number) {
                 continue;
             }
-            let Some(bytes) = parcel.frames.get(entry.key.encoding) else {
+            let FeedKey { encoding, framing, .. } = entry.key;
+            let Some(bytes) = parcel.frames.get(encoding) else {
                 // The broker knows before the worker that a client follows less.
-                tracing::debug!(encoding = ?entry.key.encoding, "an event came without the bytes of an encoding in use");
+                tracing::debug!(?encoding, "an event came without the bytes of an encoding in use");
                 continue;
             };
+            let bytes = match framing {
+                Framing::Bare => bytes.clone(),
+                Framing::Chunked => framed.get_or_insert(encoding, || framing.frame(bytes.clone())).clone(),
+            };
             let mut feed = entry.feed.borrow_mut();
-            feed.append(bytes.clone(), parcel.record.seq(), parcel.committed);
+            feed.append(bytes, parcel.record.seq(), parcel.committed);
             feeds += 1;
             if feed.wants_waking() {
                 self.to_wake.push_back(entry.feed.clone());
@@ -569,8 +585,8 @@ impl Floor {
     }
 
     fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {
-        for member in self.sessions.get(&session).into_iter().flatten().filter_map(|id| self.members.get(id))
-        {
+        let clients = self.sessions.get(&session).into_iter().flat_map(Few::iter);
+        for member in clients.filter_map(|id| self.members.get(id)) {
             if let Some(bytes) = parcel.frames.get(member.encoding) {
                 member.sink.push_private(bytes.clone(), parcel.record.seq(), parcel.committed);
             }
@@ -579,13 +595,19 @@ impl Floor {
 
     /// Wakes some of those that have something to read. True if there are more.
     fn wake_some(&mut self) -> bool {
-        let mut left = WAKE_AT_ONCE;
+        let mut left = std::env::var("WAKE").ok().and_then(|w| w.parse().ok()).unwrap_or(WAKE_AT_ONCE);
         while let Some(feed) = self.to_wake.front() {
             if left == 0 {
                 return true;
             }
             let feed = feed.clone();
-            let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, left);
+            let mut to_look = std::mem::take(&mut self.to_look);
+            let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, left, &mut to_look);
+            // They read the feed, so it is not held meanwhile.
+            for sink in to_look.drain(..) {
+                sink.let_out();
+            }
+            self.to_look = to_look;
             left = left.saturating_sub(looked_at.max(1));
             self.woken += looked_at;
             if is_done {
@@ -622,6 +644,7 @@ mod tests {
             pass: pass.expect("let in"),
             interest: Interest::new(session, Subscription::default()),
             encoding: Encoding::Ws,
+            framing: Framing::Bare,
             start: crate::actors::broker::Start::At(crate::actors::broker::Begin::Now),
             expires: None,
             verdict: None,

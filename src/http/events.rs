@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING,
+};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use tokio::sync::oneshot;
 
@@ -11,6 +13,7 @@ use super::door::last_word;
 use super::grant::{AuthError, Grant};
 use super::problem::Problem;
 use super::query::Query;
+use super::serve::Lease;
 use super::{HttpConfig, Mount, request_id};
 use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Refusal, Reset, Session, SessionSettings};
@@ -19,7 +22,7 @@ use crate::cursor::{Cursor, ResetReason};
 use crate::error::CloseReason;
 use crate::identity::ClientId;
 use crate::interest::{Filter, Interest, Subscription};
-use crate::wire::Encoding;
+use crate::wire::{Encoding, Framing};
 
 pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Result<HttpResponse, Problem> {
     let grant = match mount.config.claim(&request).await {
@@ -41,18 +44,21 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
         Err(refused) => return Ok(response.streaming(last_word(refused, wanted.encoding))),
     };
     let (verdict, settled) = oneshot::channel();
+    let lease = Lease::of(&request);
     let settings = SessionSettings {
         client,
         pass,
         interest: Interest::new(grant.session, subscription),
         encoding: wanted.encoding,
+        framing: if lease.is_some() { Framing::Chunked } else { Framing::Bare },
         start: wanted.start,
         expires: grant.expires,
         verdict: wanted.is_strict.then_some(verdict),
     };
     let (session, sink) = Session::start_here(settings, mount.worker(), mount.broker.clone());
     // From here on the body's drop ends the session, also if this request is given up while it waits.
-    let body = SinkBody::new(sink, session);
+    let is_framed = lease.is_some();
+    let body = SinkBody::new(sink, session, lease);
     if wanted.is_strict {
         match settled.await {
             Ok(Ok(())) => {}
@@ -68,7 +74,13 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
             }
         }
     }
-    Ok(response.body(body))
+    let mut response = response.body(body);
+    if is_framed {
+        // By the stream itself: the dispatcher is to add nothing.
+        response.head_mut().no_chunking(true);
+        response.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(response)
 }
 
 /// The head of a stream.

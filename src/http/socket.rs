@@ -37,8 +37,22 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// # }
 /// ```
 pub fn tune_socket(connection: &dyn Any, _: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+        bound(&SockRef::from(stream));
+    }
+}
+
+/// All that a connection of streams wants.
+pub(super) fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
+    bound(&socket);
+    // Events leave at once instead of waiting for the acknowledgement of the one before.
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+}
+
+fn bound(socket: &SockRef<'_>) {
     let sent = socket.set_send_buffer_size(SEND_BUFFER);
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux", target_os = "cygwin"))]
     let sent = sent.and(socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));

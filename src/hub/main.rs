@@ -82,7 +82,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let private = settings.admin_listen.map(|address| admin(address, &broker, &config, hosts)).transpose()?;
     let has_private = private.is_some();
     let served = broker.clone();
-    let server = HttpServer::new(move || {
+    let server = http::serve(move || {
         let app = App::new().app_data(web::Data::new(served.clone())).configure(pages::page(hosts));
         if has_private {
             app.service(http::scope("", &served, config.clone().without_admin()))
@@ -90,11 +90,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
             app.configure(pages::watched(hosts)).service(http::scope("", &served, config.clone()))
         }
     })
-    .h1_allow_half_closed(false)
-    .tcp_nodelay(true)
-    .on_connect(http::tune_socket)
     .max_connections(1 << 20)
-    .backlog(4096)
     .shutdown_timeout(settings.drain.as_secs().max(1))
     .disable_signals()
     .bind(settings.listen)

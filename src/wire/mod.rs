@@ -1,12 +1,14 @@
 //! Events in, bytes out. Pure: nothing here knows of clients, actors or HTTP.
 
 pub(crate) mod envelope;
+mod framing;
 pub(crate) mod notice;
 pub(crate) mod sse;
 pub(crate) mod ws;
 
 use bytes::Bytes;
 
+pub(crate) use self::framing::Framing;
 use self::notice::Notice;
 use crate::counts::Transport;
 use crate::cursor::{Cursor, Timeline};
@@ -69,15 +71,20 @@ pub(crate) struct Frames {
 impl Frames {
     /// The event in `encoding`, written now if it was not before.
     pub(crate) fn encode(&mut self, encoding: Encoding, record: &Record, timeline: &Timeline) -> &Bytes {
+        self.get_or_insert(encoding, || {
+            let cursor = record.seq().map(|seq| timeline.cursor(seq));
+            encoding.event(record, cursor.as_ref())
+        })
+    }
+
+    /// The event in `encoding`, as `write` gives it if it was not there before.
+    pub(crate) fn get_or_insert(&mut self, encoding: Encoding, write: impl FnOnce() -> Bytes) -> &Bytes {
         let slot = match encoding {
             Encoding::SseRaw => &mut self.sse_raw,
             Encoding::SseEnvelope => &mut self.sse_envelope,
             Encoding::Ws => &mut self.ws,
         };
-        slot.get_or_insert_with(|| {
-            let cursor = record.seq().map(|seq| timeline.cursor(seq));
-            encoding.event(record, cursor.as_ref())
-        })
+        slot.get_or_insert_with(write)
     }
 
     /// The event in `encoding`, if it was written.

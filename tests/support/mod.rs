@@ -32,23 +32,44 @@ pub fn serve(builder: Builder) -> TestServer {
     serve_with(builder, HttpConfig::default())
 }
 
+/// Whether actix-web's own server is to be tested in the place of fanfare's.
+pub fn is_standard() -> bool {
+    match std::env::var("FANFARE_TEST_SERVER").as_deref() {
+        Ok("standard") => true,
+        Ok(other) => panic!("FANFARE_TEST_SERVER must be standard, not {other}"),
+        Err(_) => false,
+    }
+}
+
 pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
     let broker = builder.start().expect("the broker starts");
     let served = broker.downgrade();
-    let server = HttpServer::new(move || {
+    let app = move || {
         let broker = served.upgrade().expect("the broker lives while the server starts");
         App::new().service(scope("/rt", &broker, config.clone()))
-    })
-    .workers(2)
-    .h1_allow_half_closed(false)
-    .tcp_nodelay(true)
-    .on_connect(tune_socket)
-    .disable_signals()
-    .shutdown_timeout(1)
-    .bind("127.0.0.1:0")
-    .expect("a free port");
-    let addr = *server.addrs().first().expect("bound");
-    let server = server.run();
+    };
+    let (server, addr) = if is_standard() {
+        let server = HttpServer::new(app)
+            .workers(2)
+            .h1_allow_half_closed(false)
+            .tcp_nodelay(true)
+            .on_connect(tune_socket)
+            .disable_signals()
+            .shutdown_timeout(1)
+            .bind("127.0.0.1:0")
+            .expect("a free port");
+        let addr = *server.addrs().first().expect("bound");
+        (server.run(), addr)
+    } else {
+        let server = fanfare::http::serve(app)
+            .workers(2)
+            .disable_signals()
+            .shutdown_timeout(1)
+            .bind("127.0.0.1:0")
+            .expect("a free port");
+        let addr = *server.addrs().first().expect("bound");
+        (server.run(), addr)
+    };
     let handle = server.handle();
     actix_web::rt::spawn(server);
     TestServer { broker, addr, handle }

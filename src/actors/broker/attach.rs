@@ -7,6 +7,7 @@ use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
 use super::Broker;
+use crate::actors::backlog::Backlog;
 use crate::actors::farewell::Farewell;
 use crate::actors::local::Local;
 use crate::actors::registry::{Route, WorkerKey};
@@ -138,20 +139,10 @@ pub(crate) struct WorkerStopped {
     pub(crate) tally: Box<Tally>,
 }
 
-/// Fact: a worker has handed on so much of what it was sent.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Delivered {
-    pub(crate) worker: WorkerAddr,
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-}
-
 /// A worker, and what it was sent and has not handed on.
 pub(super) struct WorkerEntry {
     pub(super) addr: WorkerAddr,
-    pub(super) events: usize,
-    pub(super) bytes: usize,
+    pub(super) backlog: Backlog,
     /// What it has counted, as far as the broker knows.
     pub(super) tally: Box<Tally>,
     pub(super) lagging: u64,
@@ -286,8 +277,12 @@ impl Broker {
             thread.do_send(self.settings.worker);
         }
         let tally = Box::default();
-        let key =
-            self.workers.insert(WorkerEntry { addr: worker.clone(), events: 0, bytes: 0, tally, lagging: 0 });
+        let key = self.workers.insert(WorkerEntry {
+            addr: worker.clone(),
+            backlog: Backlog::default(),
+            tally,
+            lagging: 0,
+        });
         self.worker_keys.insert(worker, key);
         key
     }
@@ -349,17 +344,6 @@ impl Handler<Detached> for Broker {
         self.admission.leave(client);
         if let Some(interest) = self.registry.leave(client) {
             self.kept_by_interest.leave(interest.subscription.selectors(), Instant::now());
-        }
-    }
-}
-
-impl Handler<Delivered> for Broker {
-    type Result = ();
-
-    fn handle(&mut self, Delivered { worker, events, bytes }: Delivered, _: &mut Self::Context) {
-        if let Some(entry) = self.worker_keys.get(&worker).and_then(|&key| self.workers.get_mut(key)) {
-            entry.events = entry.events.saturating_sub(events);
-            entry.bytes = entry.bytes.saturating_sub(bytes);
         }
     }
 }

@@ -23,9 +23,7 @@ use actix::prelude::*;
 use slab::Slab;
 
 use self::attach::WorkerEntry;
-pub(crate) use self::attach::{
-    At, Attach, Begin, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped,
-};
+pub(crate) use self::attach::{At, Attach, Begin, Detached, Outlet, Start, WorkerAddr, WorkerStopped};
 pub use self::bind::{Bind, BindWith, Bound, Unbind};
 pub use self::builder::Builder;
 pub use self::door::CloseSession;

@@ -253,7 +253,9 @@ impl Broker {
     /// Whether a thread has been sent as much as may wait: then the way in is closed, not the queue in between longer.
     fn is_any_worker_behind(&self) -> bool {
         let bounds = self.settings.intake;
-        self.workers.iter().any(|(_, worker)| worker.events >= bounds.events || worker.bytes >= bounds.bytes)
+        self.workers.iter().any(|(_, worker)| {
+            worker.backlog.events() >= bounds.events || worker.backlog.bytes() >= bounds.bytes
+        })
     }
 
     fn commit_next(&mut self) {
@@ -378,9 +380,9 @@ impl Broker {
             if !parcels.is_empty()
                 && let Some(worker) = self.workers.get_mut(worker)
             {
-                worker.events += parcels.len();
-                worker.bytes += parcels.iter().map(|parcel| parcel.record.draft.weight()).sum::<usize>();
-                worker.addr.do_send(Deliver { parcels });
+                let bytes = parcels.iter().map(|parcel| parcel.record.draft.weight()).sum();
+                worker.backlog.send(parcels.len(), bytes);
+                worker.addr.do_send(Deliver { parcels, backlog: worker.backlog.clone() });
             }
         }
     }

@@ -167,7 +167,7 @@ impl Broker {
             closed,
             gaps,
             lagging: self.workers.iter().map(|(_, worker)| worker.lagging).sum(),
-            queue_depth: self.workers.iter().map(|(_, worker)| worker.events as u64).sum(),
+            queue_depth: self.workers.iter().map(|(_, worker)| worker.backlog.events() as u64).sum(),
             commit_seconds: self.measures.commit.clone(),
             fanout_seconds: fanout,
             delivery_seconds: delivery,

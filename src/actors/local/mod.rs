@@ -18,9 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub(crate) use self::subscriber::{Ended, Ends};
 use self::subscriber::{News, Next, Offered, Subscriber};
-use super::broker::{
-    At, Attach, Broker, Counted, Delivered, Detached, Outlet, Start, WorkerAddr, WorkerStopped,
-};
+use super::broker::{At, Attach, Broker, Counted, Detached, Outlet, Start, WorkerAddr, WorkerStopped};
 use super::log::{Page, Sought};
 use super::registry::{Registry, Route};
 use super::replay::{is_last_look, next_look};
@@ -271,7 +269,7 @@ impl Handler<Left> for Local {
 impl Handler<Deliver> for Local {
     type Result = ();
 
-    fn handle(&mut self, Deliver { parcels }: Deliver, ctx: &mut Self::Context) {
+    fn handle(&mut self, Deliver { parcels, backlog }: Deliver, ctx: &mut Self::Context) {
         let mut bytes = 0;
         for parcel in &parcels {
             bytes += parcel.record.draft.weight();
@@ -280,10 +278,7 @@ impl Handler<Deliver> for Local {
         if let Some(newest) = parcels.last() {
             self.tally.fan_out(newest.committed.elapsed());
         }
-        if let Some(broker) = self.broker.upgrade() {
-            let worker = WorkerAddr::Local(ctx.address());
-            broker.do_send(Delivered { worker, events: parcels.len(), bytes });
-        }
+        backlog.hand_on(parcels.len(), bytes);
     }
 }
 

@@ -39,7 +39,7 @@ use crate::identity::ClientId;
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
-use crate::wire::{Encoding, sse, ws};
+use crate::wire::{Encoding, Framing, sse, ws};
 
 /// How much of the log is held for a client at a time.
 pub(crate) const PAGE: PageLimit = PageLimit { events: 1024, bytes: 256 * 1024 };
@@ -68,6 +68,7 @@ pub(crate) struct SessionSettings {
     pub(crate) pass: Pass,
     pub(crate) interest: Interest,
     pub(crate) encoding: Encoding,
+    pub(crate) framing: Framing,
     pub(crate) start: Start,
     /// When its grant ends.
     pub(crate) expires: Option<SystemTime>,
@@ -113,8 +114,8 @@ impl Session {
         worker: WorkerHandle,
         broker: WeakAddr<Broker>,
     ) -> (Addr<Self>, Rc<Sink>) {
-        let SessionSettings { client, pass, interest, encoding, start, expires, verdict } = settings;
-        let sink = Sink::new();
+        let SessionSettings { client, pass, interest, encoding, framing, start, expires, verdict } = settings;
+        let sink = Sink::new(framing);
         let beside = match encoding {
             Encoding::SseRaw | Encoding::SseEnvelope => {
                 sink.write(sse::retry(spread(2_000, 5_000)));

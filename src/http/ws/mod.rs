@@ -18,7 +18,7 @@ use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Session, SessionSettings};
 use crate::identity::ClientId;
 use crate::interest::{Interest, Subscription};
-use crate::wire::Encoding;
+use crate::wire::{Encoding, Framing};
 
 /// What is spoken.
 const PROTOCOL: &str = "fanfare.v1.json";
@@ -42,6 +42,7 @@ pub(super) async fn ws(
         pass,
         interest: Interest::new(grant.session, Subscription::default()),
         encoding: Encoding::Ws,
+        framing: Framing::Bare,
         start: Start::At(Begin::Now),
         expires: grant.expires,
         verdict: None,
@@ -57,7 +58,7 @@ pub(super) async fn ws(
         response.append_header((SET_COOKIE, cookie.encoded().to_string()));
     }
     let ended = Ended::default();
-    let words = SinkBody::new(sink.clone(), session.clone());
+    let words = SinkBody::new(sink.clone(), session.clone(), None);
     let span = tracing::debug_span!("socket", request_id = %request_id::of(&request), %client);
     let reader = Reader::new(mount.into_inner(), grant, session, sink, ended.clone(), span);
     actix_web::rt::spawn(reader.run(payload.into_inner()));

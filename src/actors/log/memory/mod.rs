@@ -5,6 +5,7 @@ mod store;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use actix::ArbiterHandle;
 use actix::prelude::*;
 
 pub(in crate::actors) use self::store::Store;
@@ -59,7 +60,9 @@ impl Default for MemoryLog {
 
 impl Log for MemoryLog {
     fn start(self: Box<Self>, setup: LogSetup) -> Result<LogHandle, LogError> {
-        let keeper = self.keep(setup, Role::Log);
+        // Beside the broker, which is woken by nothing on another thread then. What a reader takes of that thread at a
+        // time is bounded.
+        let keeper = self.keeper(setup, Role::Log, None).start();
         Ok(LogHandle {
             commit: keeper.clone().recipient(),
             read: keeper.clone().recipient(),
@@ -73,7 +76,11 @@ impl Log for MemoryLog {
 
 impl Index for MemoryLog {
     fn follow(self: Box<Self>, setup: LogSetup) -> Result<IndexHandle, LogError> {
-        let keeper = self.keep(setup, Role::Index { order: None, through: 0, is_open: false });
+        // A thread of its own: it is filled with all that there is while others read.
+        let arbiter = Arbiter::new();
+        let role = Role::Index { order: None, through: 0, is_open: false };
+        let keeper = self.keeper(setup, role, Some(arbiter.handle()));
+        let keeper = Keeper::start_in_arbiter(&arbiter.handle(), move |_| keeper);
         Ok(IndexHandle {
             align: keeper.clone().recipient(),
             apply: keeper.clone().recipient(),
@@ -86,18 +93,14 @@ impl Index for MemoryLog {
 }
 
 impl MemoryLog {
-    fn keep(&self, LogSetup { follower, retention }: LogSetup, role: Role) -> Addr<Keeper> {
-        // A thread of its own: a reader of much must not hold up the broker.
-        let arbiter = Arbiter::new();
+    fn keeper(
+        &self,
+        LogSetup { follower, retention }: LogSetup,
+        role: Role,
+        arbiter: Option<ArbiterHandle>,
+    ) -> Keeper {
         let store = Store::new(self.max_events, self.max_bytes, retention.clone());
-        let started = Instant::now();
-        Keeper::start_in_arbiter(&arbiter.handle(), move |_| Keeper {
-            store,
-            follower,
-            retention,
-            role,
-            started,
-        })
+        Keeper { store, follower, retention, role, started: Instant::now(), arbiter }
     }
 }
 
@@ -119,6 +122,8 @@ struct Keeper {
     retention: Retention,
     role: Role,
     started: Instant,
+    /// The thread that goes with it.
+    arbiter: Option<ArbiterHandle>,
 }
 
 impl Keeper {
@@ -161,7 +166,9 @@ impl Actor for Keeper {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        Arbiter::current().stop();
+        if let Some(arbiter) = &self.arbiter {
+            arbiter.stop();
+        }
     }
 }
 
