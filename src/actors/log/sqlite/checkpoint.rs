@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -27,6 +27,8 @@ const FAR_TOO_MANY: i32 = 4 * NOW;
 const KEPT: i64 = 4 << 20;
 /// How long the writer waits for those who still read the old end.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How soon it looks again whether the other thread is done.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// The writer's side of it. The thread ends with this.
 pub(super) struct Checkpoints {
@@ -122,10 +124,18 @@ impl Schedule {
 /// Moves all pages and waits a moment for those who still need them. True if the next commit begins the write-ahead
 /// log anew.
 fn begin_anew(writer: &Connection) -> rusqlite::Result<bool> {
-    writer.busy_timeout(PAUSE)?;
-    let is_busy = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0));
+    let until = Instant::now() + PAUSE;
+    let moved = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        writer.busy_timeout(left)?;
+        match writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0)) {
+            // For readers it has waited, but not for the other thread, if that moves pages just now.
+            Ok(true) if !left.is_zero() => std::thread::sleep(RETRY.min(left)),
+            done => break done.map(|is_busy| !is_busy),
+        }
+    };
     writer.busy_timeout(PATIENCE)?;
-    Ok(!is_busy?)
+    moved
 }
 
 fn serve(connection: &Connection, path: &Path, calls: &Receiver<()>) {
