@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::lease::Lease;
-use super::line::Line;
+use super::writer::Writer;
 
 /// The task of a connection. Small, since there are very many that have nothing to do: what is large is on the heap, and goes
 /// when it is not needed any more.
 pub(super) enum Connection<D> {
     Http { dispatcher: Pin<Box<D>>, lease: Rc<Lease> },
-    Stream(Box<Line>),
+    Stream(Box<Writer>),
 }
 
 impl<D, E> Future for Connection<D>
@@ -25,10 +25,10 @@ where
         if let Self::Http { dispatcher, lease } = &mut *self {
             let polled = dispatcher.as_mut().poll(cx);
             let Some((socket, stream)) = lease.ended() else { return polled };
-            *self = Self::Stream(Box::new(Line::new(socket, stream)));
+            *self = Self::Stream(Box::new(Writer::new(socket, stream)));
         }
         match &mut *self {
-            Self::Stream(line) => Pin::new(&mut **line).poll(cx).map(Ok),
+            Self::Stream(writer) => Pin::new(&mut **writer).poll(cx).map(Ok),
             Self::Http { .. } => Poll::Pending,
         }
     }

@@ -2,7 +2,7 @@
 
 mod connection;
 mod lease;
-mod line;
+mod writer;
 
 use std::fmt;
 use std::io;

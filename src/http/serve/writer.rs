@@ -80,7 +80,7 @@ impl Outlet for Socket {
 }
 
 /// The task of a stream. Its drop is the disconnect.
-pub(super) struct Line {
+pub(super) struct Writer {
     socket: Rc<Socket>,
     stream: Stream,
     /// Set once the stream has ended: until when the client may take what is left.
@@ -88,7 +88,7 @@ pub(super) struct Line {
     is_shut: bool,
 }
 
-impl Line {
+impl Writer {
     pub(super) fn new(socket: TcpStream, stream: Stream) -> Self {
         let socket = Rc::new(Socket { stream: socket, rest: RefCell::default() });
         stream.sink.lend(Some(socket.clone()));
@@ -128,7 +128,7 @@ impl Line {
     }
 }
 
-impl Future for Line {
+impl Future for Writer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -148,7 +148,7 @@ impl Future for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Writer {
     fn drop(&mut self) {
         self.stream.sink.lend(None);
         self.stream.session.do_send(Disconnected);
