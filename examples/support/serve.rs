@@ -6,9 +6,8 @@ use std::path::Path;
 
 use actix::Addr;
 use actix_web::rt::signal::unix::{SignalKind, signal};
-use actix_web::{App, HttpServer, web};
-use fanfare::http::tune_socket;
-use fanfare::{Broker, Builder, Drain, MemoryLog, SqliteLog};
+use actix_web::{App, web};
+use fanfare::{Broker, Builder, Drain, MemoryLog, SqliteLog, http};
 
 /// Starts a broker with its log in a file, or in memory if the path says `memory`. Once, before the server: that runs
 /// its factory once for each HTTP thread.
@@ -38,11 +37,7 @@ where
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of file descriptors could not be raised");
     }
-    let server = HttpServer::new(move || App::new().configure(&routes))
-        // A tab that was closed is gone at once, not at the second heartbeat after.
-        .h1_allow_half_closed(false)
-        .tcp_nodelay(true)
-        .on_connect(tune_socket)
+    let server = http::serve(move || App::new().configure(&routes))
         .shutdown_timeout(10)
         .disable_signals()
         .bind(listen)

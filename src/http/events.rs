@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actix_web::http::Version;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING,
 };
@@ -75,9 +76,11 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
         }
     }
     let mut response = response.body(body);
-    if is_framed {
-        // By the stream itself: the dispatcher is to add nothing.
+    // Either the stream is in chunks already, or an older client does not know any.
+    if is_framed || request.version() < Version::HTTP_11 {
         response.head_mut().no_chunking(true);
+    }
+    if is_framed {
         response.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok(response)
