@@ -35,7 +35,7 @@ use crate::record::Record;
 use crate::wire::{Encoding, Frames, Framing};
 
 /// Clients that are woken before the other tasks of the thread get their turn.
-const WAKE_AT_ONCE: usize = 64;
+const WAKE_AT_ONCE: usize = 32;
 
 /// In a crowd of replays the next gets its turn only so often, which leaves the processor to those who publish for most
 /// of the time.
@@ -595,7 +595,7 @@ impl Floor {
 
     /// Wakes some of those that have something to read. True if there are more.
     fn wake_some(&mut self) -> bool {
-        let mut left = std::env::var("WAKE").ok().and_then(|w| w.parse().ok()).unwrap_or(WAKE_AT_ONCE);
+        let mut left = WAKE_AT_ONCE;
         while let Some(feed) = self.to_wake.front() {
             if left == 0 {
                 return true;

@@ -30,7 +30,7 @@ use super::socket::tune;
 /// It is actix-web's server, its application and its HTTP in all but one thing: once the first blocks of a stream of
 /// Server-Sent Events have left, the stream is written to its socket directly, and the HTTP dispatcher with its buffers is let
 /// go. That is cheaper for each delivery and saves most of the memory of a connection. What a client sees is the same, byte for byte
-/// but for where chunks begin. WebSockets, streams of HTTP/1.0 and all other requests are served as by
+/// but for where chunks begin. A WebSocket, a stream of HTTP/1.0 and every other request is served as by
 /// [`HttpServer`](actix_web::HttpServer), and so must be whoever wants TLS or HTTP/2.
 ///
 /// - A middleware that changes the bodies of responses does not see a stream's beyond its beginning; one that waits for their end
