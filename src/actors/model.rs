@@ -8,11 +8,12 @@
 //!   these are told with `$gap`;
 //! - each id that it ever saw is a position that it has: a client that comes back with any of them gets the rest;
 //! - ephemeral events come in order, and those that do not come are counted by `$lag`;
+//! - what its worker writes to its socket itself comes in the same order as what it fetches;
 //! - it is woken whenever there is something to read, and at the end nothing of it is left behind.
 //!
 //! A schedule is told by its seed. `FANFARE_MODEL_RUNS=1000000 cargo test --release --lib actors::model` tries that many.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::feed::{Feed, FeedBounds};
 use super::log::{Numbering, Page, PageLimit, Sought, Store, Trim};
 use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
 use super::session::Origin;
-use super::sink::{Pull, Sink};
+use super::sink::{Outlet, Pull, Sink};
 use super::tally::SharedTally;
 use crate::channel::{Channel, Reach, Selector};
 use crate::counts::Transport;
@@ -81,6 +84,27 @@ impl Wake for Woken {
     }
 }
 
+/// A socket that takes so many pieces before one has to wait.
+struct Socket {
+    room: usize,
+    taken: RefCell<VecDeque<Bytes>>,
+    is_full: Cell<bool>,
+}
+
+impl Outlet for Socket {
+    fn is_free(&self) -> bool {
+        !self.is_full.get()
+    }
+
+    fn write(&self, bytes: Bytes) -> bool {
+        assert!(!self.is_full.get(), "it was not free");
+        let mut taken = self.taken.borrow_mut();
+        taken.push_back(bytes);
+        self.is_full.set(taken.len() > self.room);
+        !self.is_full.get()
+    }
+}
+
 enum Answer {
     Missed { after: Seq, slice: Slice },
     Behind { origin: Origin, head: Seq },
@@ -129,6 +153,8 @@ struct Client {
     interest: Interest,
     sink: Rc<Sink>,
     woken: Arc<Woken>,
+    /// What its worker may write to, if it is one that has that.
+    socket: Option<Rc<Socket>>,
     /// It reads so seldom.
     slowness: usize,
     inbox: VecDeque<Word>,
@@ -232,10 +258,17 @@ impl Client {
     ) -> Self {
         let reader =
             Reader { seen, now, started, never_promised: 0, expected: VecDeque::new(), missed: 0, told: 0 };
+        let sink = Sink::new(Framing::Bare);
+        let socket = random.one_in(2).then(|| {
+            let room = random.within(1, 4);
+            Rc::new(Socket { room, taken: RefCell::default(), is_full: Cell::new(false) })
+        });
+        sink.lend(socket.clone().map(|socket| socket as Rc<dyn Outlet>));
         Self {
             id: ClientId::mint(),
             interest,
-            sink: Sink::new(Framing::Bare),
+            sink,
+            socket,
             woken: Arc::new(Woken(AtomicBool::new(true))),
             slowness: random.within(1, 12),
             inbox: VecDeque::new(),
@@ -332,7 +365,8 @@ impl<'a> World<'a> {
 
     fn is_quiet(&self) -> bool {
         let is_idle = |client: &Client| {
-            client.inbox.is_empty() && (!client.is_open || !client.woken.0.load(Ordering::Relaxed))
+            let is_read = client.socket.iter().all(|socket| socket.taken.borrow().is_empty());
+            client.inbox.is_empty() && (!client.is_open || is_read && !client.woken.0.load(Ordering::Relaxed))
         };
         self.commits.is_empty()
             && self.queries.is_empty()
@@ -768,6 +802,7 @@ impl<'a> World<'a> {
         client.sink.end(None);
         self.asks.push_back(Ask::Detached(client.id));
         if client.is_closing {
+            self.receive(number);
             while let Pull::Bytes(bytes) = self.clients[number].sink.pull(Waker::noop()) {
                 self.read(number, &bytes);
             }
@@ -841,18 +876,32 @@ impl<'a> World<'a> {
     fn poll(&mut self, number: usize, is_quiet: bool) {
         let client = &mut self.clients[number];
         let is_woken = client.woken.0.load(Ordering::Relaxed);
-        if !client.is_open || !(is_woken || !is_quiet && self.random.one_in(8)) {
+        let has_received = client.socket.iter().any(|socket| !socket.taken.borrow().is_empty());
+        if !client.is_open || !(is_woken || has_received || !is_quiet && self.random.one_in(8)) {
             return;
         }
         if !is_quiet && !self.random.one_in(client.slowness) {
             return;
         }
+        if self.receive(number) && !is_woken {
+            return;
+        }
+        let client = &mut self.clients[number];
         match client.sink.pull(&Waker::from(client.woken.clone())) {
             Pull::Bytes(bytes) => self.read(number, &bytes),
             Pull::Drained => client.inbox.push_back(Word::Drained),
             Pull::FellOut => client.inbox.push_back(Word::FellOut),
             Pull::Pending | Pull::End => client.woken.0.store(false, Ordering::Relaxed),
         }
+    }
+
+    /// Reads what its socket has taken, which makes room there. True if there was something.
+    fn receive(&mut self, number: usize) -> bool {
+        let Some(socket) = self.clients[number].socket.clone() else { return false };
+        let taken = socket.taken.take();
+        socket.is_full.set(false);
+        taken.iter().for_each(|bytes| self.read(number, bytes));
+        !taken.is_empty()
     }
 
     fn read(&mut self, number: usize, bytes: &[u8]) {
