@@ -22,8 +22,8 @@ pub struct Drain;
 /// Command: take no more events and clients, and end all streams within a time.
 ///
 /// Events that were accepted before are committed, and their receipts given. New streams are told at once to come back
-/// after the time, those that are open in waves: evenly over six tenths of it, though at least 80 a second, so
-/// that they do not all come back at once. Subscribers in this process end at once. It cannot be taken back; sent again
+/// after the time, those that are open in waves: evenly over six tenths of it, though at least 80 a second. Whenever they
+/// are told, they are to come back within the 7 s that follow the time, each at a moment of its own. Subscribers in this process end at once. It cannot be taken back; sent again
 /// it may change the time.
 ///
 /// It answers when this has begun. [`BrokerStats`](crate::BrokerStats) says how far it is: all have been told when
