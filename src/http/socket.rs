@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
@@ -16,7 +18,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bounds what a slow peer can hold and how long a vanished one stays; pass it to `HttpServer::on_connect`, before
 /// `bind`.
 ///
-/// Sets `SO_SNDBUF` to 64 KiB and, where the system has it, `TCP_USER_TIMEOUT` to 30 s on plain TCP connections.
+/// Sets `SO_SNDBUF` to 64 KiB and, where the system has it, `TCP_USER_TIMEOUT` to 30 s: on plain TCP connections and, with
+/// the feature `tls`, on those below TLS by rustls (`HttpServer::bind_rustls_0_23`).
 /// A connection whose options cannot be set is served all the same.
 ///
 /// ```no_run
@@ -37,7 +40,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// # }
 /// ```
 pub fn tune_socket(connection: &dyn Any, _: &mut Extensions) {
-    if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+    if let Some(stream) = tcp(connection) {
         bound(&SockRef::from(stream));
     }
 }
@@ -59,4 +62,13 @@ fn bound(socket: &SockRef<'_>) {
     if let Err(error) = sent {
         tracing::debug!(%error, "socket options could not be set");
     }
+}
+
+/// The TCP connection that something is, or is below it.
+fn tcp(connection: &dyn Any) -> Option<&TcpStream> {
+    #[cfg(feature = "tls")]
+    if let Some(encrypted) = connection.downcast_ref::<TlsStream<TcpStream>>() {
+        return Some(encrypted.get_ref().0);
+    }
+    connection.downcast_ref()
 }

@@ -6,6 +6,7 @@ mod access;
 mod pages;
 mod settings;
 mod stop;
+mod tls;
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -16,11 +17,15 @@ use actix::Addr;
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use fanfare::{Broker, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, http};
+use rustls::ServerConfig;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use self::pages::Hosts;
 use self::settings::{LogKind, Settings};
+
+/// What the broker admits is what limits clients; each thread may have them all.
+const CONNECTIONS: usize = 1 << 20;
 
 #[actix_web::main]
 async fn main() -> ExitCode {
@@ -52,6 +57,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         .max_body(settings.max_body)
         .trusted_proxies(settings.trusted_proxies);
     let config = access::grant(config, &settings)?;
+    let tls = tls::config(&settings)?;
 
     let retention = settings.retention.iter().cloned().fold(Retention::default(), Retention::rule);
     let builder = Broker::builder()
@@ -79,32 +85,55 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     .start()?;
 
     let hosts = if settings.is_guarded() { Hosts::Any } else { Hosts::Loopback };
-    let private = settings.admin_listen.map(|address| admin(address, &broker, &config, hosts)).transpose()?;
+    let private = settings.admin_listen.map(|address| admin(address, tls.as_ref(), &broker, &config, hosts));
+    let private = private.transpose()?;
     let has_private = private.is_some();
     let served = broker.clone();
-    let server = http::serve(move || {
+    let app = move || {
         let app = App::new().app_data(web::Data::new(served.clone())).configure(pages::page(hosts));
         if has_private {
             app.service(http::scope("", &served, config.clone().without_admin()))
         } else {
             app.configure(pages::watched(hosts)).service(http::scope("", &served, config.clone()))
         }
-    })
-    .max_connections(1 << 20)
-    .shutdown_timeout(settings.drain.as_secs().max(1))
-    .disable_signals()
-    .bind(settings.listen)
-    .map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
+    };
+    let failed = |error| format!("cannot listen on {}: {error}", settings.listen);
+    let timeout = settings.drain.as_secs().max(1);
+    let is_encrypted = tls.is_some();
+    let (server, address) = match tls {
+        None => {
+            let server = http::serve(app).max_connections(CONNECTIONS).shutdown_timeout(timeout);
+            let server = server.disable_signals().bind(settings.listen).map_err(failed)?;
+            let address = server.addrs().first().copied();
+            (server.run(), address)
+        }
+        Some(tls) => {
+            let server = HttpServer::new(app)
+                .h1_allow_half_closed(false)
+                .tcp_nodelay(true)
+                .on_connect(http::tune_socket)
+                .max_connections(CONNECTIONS)
+                .max_connection_rate(tls::GREETINGS)
+                .backlog(4096)
+                .shutdown_timeout(timeout)
+                .disable_signals()
+                .bind_rustls_0_23(settings.listen, tls)
+                .map_err(failed)?;
+            let address = server.addrs().first().copied();
+            (server.run(), address)
+        }
+    };
     // Before anybody can know that the hub is there.
     let signals = stop::Signals::listen()?;
-    if let Some(address) = server.addrs().first() {
-        pages::greet(*address, private.as_ref().map(|(_, address)| *address), settings.has_keys());
+    if let Some(address) = address {
+        let scheme = if is_encrypted { "https" } else { "http" };
+        pages::greet(scheme, address, private.as_ref().map(|(_, address)| *address), settings.has_keys());
     }
     if let Some((private, _)) = private {
         actix_web::rt::spawn(private);
     }
-    let server = server.run();
-    actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), settings.drain));
+    let stop = stop::Stop { drain: settings.drain, has_http2: is_encrypted };
+    actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), stop));
     server.await?;
     Ok(())
 }
@@ -112,6 +141,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 /// The server of those who watch over the hub, and where it is. It answers until the process ends.
 fn admin(
     address: SocketAddr,
+    tls: Option<&ServerConfig>,
     broker: &Addr<Broker>,
     config: &http::HttpConfig,
     hosts: Hosts,
@@ -124,8 +154,11 @@ fn admin(
             .service(http::admin_scope("", &served, config.clone()))
     })
     .workers(1)
-    .disable_signals()
-    .bind(address)
+    .disable_signals();
+    let server = match tls {
+        None => server.bind(address),
+        Some(tls) => server.bind_rustls_0_23(address, tls.clone()),
+    }
     .map_err(|error| format!("cannot listen on {address} (--admin-listen): {error}"))?;
     let bound = server.addrs().first().copied().unwrap_or(address);
     Ok((server.run(), bound))

@@ -139,16 +139,16 @@ async fn metrics(broker: web::Data<Addr<Broker>>) -> HttpResponse {
 }
 
 /// Tells whoever started the hub how to try it. Nobody may be reading, which is no reason not to serve.
-pub(crate) fn greet(address: SocketAddr, private: Option<SocketAddr>, needs_token: bool) {
+pub(crate) fn greet(scheme: &str, address: SocketAddr, private: Option<SocketAddr>, needs_token: bool) {
     let token = if needs_token { "-H \"authorization: Bearer $TOKEN\" " } else { "" };
     let text = format!(
-        "fanfare serves http://{address}/\n  \
-         subscribe: curl -N {token}'http://{address}/events?channel=demo/*'\n  \
+        "fanfare serves {scheme}://{address}/\n  \
+         subscribe: curl -N {token}'{scheme}://{address}/events?channel=demo/*'\n  \
          publish:   curl {token}-H 'content-type: application/json' \
-         -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' http://{address}/publish\n"
+         -d '{{\"channel\":\"demo/1\",\"data\":{{\"hello\":\"world\"}}}}' {scheme}://{address}/publish\n"
     );
     let text = match private {
-        Some(private) => format!("{text}  health, metrics and status: http://{private}/metrics\n"),
+        Some(private) => format!("{text}  health, metrics and status: {scheme}://{private}/metrics\n"),
         None => text,
     };
     let mut stdout = std::io::stdout();

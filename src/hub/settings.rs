@@ -38,6 +38,15 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
 
+    /// A certificate in PEM, with those that vouch for it behind it: the hub then speaks HTTPS, with HTTP/2, and nothing
+    /// else, also on --admin-listen. Read at the start, with its key (--tls-key).
+    #[arg(long, env = "FANFARE_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in PEM.
+    #[arg(long, env = "FANFARE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
     /// The log: a file, or `memory` for one that goes with the process.
     #[arg(long, env = "FANFARE_LOG", value_name = "PATH|memory", default_value = "fanfare.db")]
     pub(crate) log: LogKind,
@@ -230,6 +239,9 @@ impl Settings {
         if self.admin_listen.is_some_and(|address| address == self.listen && address.port() != 0) {
             return Err(wrong("--admin-listen must be another address than --listen"));
         }
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err(wrong("--tls-cert and --tls-key belong together: name both or neither"));
+        }
         Ok(())
     }
 }
@@ -367,6 +379,8 @@ mod tests {
             (vec!["--listen", "0.0.0.0:80"], "--insecure"),
             (vec!["--admin-listen", "0.0.0.0:81"], "--admin-listen 0.0.0.0:81"),
             (vec!["--admin-listen", "127.0.0.1:8080"], "another address"),
+            (vec!["--tls-cert", "cert.pem"], "--tls-key"),
+            (vec!["--tls-key", "key.pem"], "--tls-cert"),
             (vec!["--allow-origin", "*"], "one by one"),
             (vec!["--allow-origin", "https://app.example/"], "allow-origin"),
             (vec!["--heartbeat", "soon"], "heartbeat"),

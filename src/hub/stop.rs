@@ -22,18 +22,23 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// What an answer takes on its way out.
 const ANSWER: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(20);
+/// What the last words have to leave, with HTTP/2: its connections stay open when nothing is asked for on them any more.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How to go.
+pub(crate) struct Stop {
+    /// How long it may take.
+    pub(crate) drain: Duration,
+    /// Whether clients may speak HTTP/2.
+    pub(crate) has_http2: bool,
+}
 
 /// Waits to be told to stop. Then new clients and events are refused, streams end, events that were accepted are
 /// committed, and the process is gone within the drain whatever its clients do.
-pub(crate) async fn when_told(
-    mut signals: Signals,
-    broker: Addr<Broker>,
-    server: ServerHandle,
-    drain: Duration,
-) {
+pub(crate) async fn when_told(mut signals: Signals, broker: Addr<Broker>, server: ServerHandle, stop: Stop) {
     let time = match told(&mut signals, &broker).await {
-        Some(Told::Terminate) => drain,
-        Some(Told::Interrupt) => drain.min(INTERRUPT_DRAIN),
+        Some(Told::Terminate) => stop.drain,
+        Some(Told::Interrupt) => stop.drain.min(INTERRUPT_DRAIN),
         None => {
             tracing::error!("the broker is gone; ending, so that whoever watches starts the hub again");
             std::process::exit(1);
@@ -54,7 +59,12 @@ pub(crate) async fn when_told(
         tracing::warn!("some clients did not go; leaving all the same");
         std::process::exit(0);
     });
-    server.stop(true).await;
+    let stopped = server.stop(true);
+    if !stop.has_http2 {
+        stopped.await;
+    } else if timeout(LAST_WORDS, stopped).await.is_err() {
+        std::process::exit(0);
+    }
 }
 
 /// Has the broker end its streams and commit what it has accepted. Returns when that is done, or ends the process when

@@ -37,13 +37,8 @@ impl Hub {
             .expect("the hub starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let first = lines.next().expect("a line").expect("text");
-        let addr = first
-            .split_once("http://")
-            .expect("its URL")
-            .1
-            .trim_end_matches('/')
-            .parse()
-            .expect("an address");
+        let addr =
+            first.split_once("://").expect("its URL").1.trim_end_matches('/').parse().expect("an address");
         // Whoever prints to a closed pipe dies of it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { addr, child }

@@ -3,8 +3,10 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod bad_log;
+pub mod certificate;
 pub mod disk;
 pub mod http;
+pub mod http2;
 pub mod hub;
 pub mod nats;
 pub mod prometheus;

@@ -23,7 +23,7 @@ pub struct Block {
 }
 
 impl Block {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut block = Self { text: text.to_owned(), ..Self::default() };
         for line in text.split('\n') {
             let (field, value) = line.split_once(": ").unwrap_or((line, ""));
