@@ -60,22 +60,35 @@ impl Answer {
 }
 
 pub async fn send_head(addr: SocketAddr, request: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(addr).await.expect("connected");
-    socket.set_nodelay(true).expect("an option");
-    socket.write_all(request.as_bytes()).await.expect("written");
-    socket
+    try_send_head(addr, request).await.expect("connected")
+}
+
+/// For one who may find nobody.
+pub async fn try_send_head(addr: SocketAddr, request: &str) -> std::io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(addr).await?;
+    socket.set_nodelay(true)?;
+    socket.write_all(request.as_bytes()).await?;
+    Ok(socket)
 }
 
 /// Reads up to the blank line; returns what was read beyond it as well.
 pub async fn read_head(socket: &mut TcpStream) -> (Head, Vec<u8>) {
+    try_read_head(socket).await.expect("a head")
+}
+
+/// For one whom the other end may leave.
+pub async fn try_read_head(socket: &mut TcpStream) -> std::io::Result<(Head, Vec<u8>)> {
     let mut buffer = Vec::new();
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break at;
         }
         let mut piece = [0; 4096];
-        let count = socket.read(&mut piece).await.expect("readable");
-        assert!(count > 0, "closed within the head: {}", String::from_utf8_lossy(&buffer));
+        let count = socket.read(&mut piece).await?;
+        if count == 0 {
+            let within = format!("closed within the head: {}", String::from_utf8_lossy(&buffer));
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, within));
+        }
         buffer.extend_from_slice(&piece[..count]);
     };
     let rest = buffer.split_off(end + 4);
@@ -86,7 +99,7 @@ pub async fn read_head(socket: &mut TcpStream) -> (Head, Vec<u8>) {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    (Head { status, headers }, rest)
+    Ok((Head { status, headers }, rest))
 }
 
 pub async fn request(

@@ -10,6 +10,7 @@ pub mod http2;
 pub mod hub;
 pub mod nats;
 pub mod prometheus;
+pub mod proxy;
 pub mod sse;
 pub mod token;
 pub mod ws;

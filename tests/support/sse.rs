@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::http::{Head, read_head, send_head};
+use super::http::{Head, try_read_head, try_send_head};
 
 /// Longer than anything that a test waits for on purpose.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,13 +69,18 @@ pub struct SseClient {
 
 impl SseClient {
     pub async fn open(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::try_open(addr, path, headers).await.expect("an answer")
+    }
+
+    /// For one who may find nobody.
+    pub async fn try_open(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> std::io::Result<Self> {
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\naccept: text/event-stream\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        let mut socket = send_head(addr, &(request + "\r\n")).await;
-        let (head, raw) = read_head(&mut socket).await;
-        Self { head, socket, raw, text: String::new(), ended: false }
+        let mut socket = try_send_head(addr, &(request + "\r\n")).await?;
+        let (head, raw) = try_read_head(&mut socket).await?;
+        Ok(Self { head, socket, raw, text: String::new(), ended: false })
     }
 
     /// The next block; nothing at the end of the stream.
