@@ -216,7 +216,7 @@ async fn addresses_are_those_of_the_clients(kind: Kind) {
 }
 
 /// Behind TLS that ends at the proxy, the hub takes the name that it is called by for its own, sets its cookie for TLS alone,
-/// and turns away the pages of others.
+/// and turns away the pages of others, whatever name they claim it had.
 async fn the_hub_knows_its_own_name(kind: Kind) {
     let hub = Hub::start(&[]);
     let proxy = Proxy::start(kind, &[hub.addr]);
@@ -231,6 +231,14 @@ async fn the_hub_knows_its_own_name(kind: Kind) {
         let headers = [("content-type", "application/json"), ("origin", origin), ("cookie", &*cookie)];
         let asked = client.ask("POST", "/publish", &headers, Some(&event("a", origin)));
         assert_eq!(client.answer(asked).await.status(), status, "{origin}");
+    }
+    for (name, value) in
+        [("forwarded", "host=evil.example;proto=https"), ("x-forwarded-host", "evil.example")]
+    {
+        let origin = ("origin", "https://evil.example");
+        let headers = [("content-type", "application/json"), origin, ("cookie", &*cookie), (name, value)];
+        let asked = client.ask("POST", "/publish", &headers, Some(&event("a", name)));
+        assert_eq!(client.answer(asked).await.status(), 403, "{name} is believed");
     }
     assert_eq!(client.event(stream).await.data(), own);
     let plain = SseClient::open(proxy.plain, "/events?channel=a", &[]).await;

