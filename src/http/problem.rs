@@ -58,6 +58,7 @@ impl Problem {
         forbidden: FORBIDDEN, "forbidden", "Not allowed";
         not_found: NOT_FOUND, "not-found", "There is nothing here";
         method_not_allowed: METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method";
+        timed_out: REQUEST_TIMEOUT, "timed-out", "Too slow";
         gone: GONE, "cannot-resume", "The cursor cannot be resumed without loss";
         unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Not in this format";
         misdirected: MISDIRECTED_REQUEST, "misdirected", "Not under this name";

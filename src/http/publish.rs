@@ -1,7 +1,11 @@
 //! `POST publish`: a body becomes broadcasts, and their receipts the answer.
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use actix_web::rt::time::timeout;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::grant::{Audience, Grant};
@@ -14,6 +18,9 @@ use crate::actors::trace::Trace;
 use crate::actors::{Batch, Broadcast};
 use crate::error::PublishError;
 
+/// How long a body may take to arrive: who sends one byte now and then would hold a connection for ever.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
 pub(super) async fn publish(
     request: HttpRequest,
     body: web::Payload,
@@ -22,18 +29,7 @@ pub(super) async fn publish(
     let grant = mount.config.claim(&request).await?;
     origin::check(&request, &mount.config, &grant)?;
     let format = format(&request)?;
-    let limit = mount.config.max_body;
-    let too_large = || Problem::too_large(format!("the body must be at most {limit} bytes")).field("body");
-    let declared =
-        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|declared: u64| declared > limit as u64) {
-        return Err(too_large());
-    }
-    let body = body
-        .to_bytes_limited(limit)
-        .await
-        .map_err(|_| too_large())?
-        .map_err(|error| Problem::bad_request(format!("the body did not arrive: {error}")))?;
+    let body = arrived(&request, body, mount.config.max_body).await?;
     let Published { events, is_batch } = publish_body::read(&body, format, mount.config.max_payload)?;
 
     let broadcasts = events.into_iter().enumerate().map(|(index, (audience, event))| {
@@ -59,6 +55,29 @@ pub(super) async fn publish(
         Some(receipt) if !is_batch => HttpResponse::Ok().json(receipt),
         _ => HttpResponse::Ok().json(receipts),
     })
+}
+
+/// The whole body, if it comes and is not too large.
+async fn arrived(request: &HttpRequest, body: web::Payload, limit: usize) -> Result<Bytes, Problem> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    // Such a request is read to the end of its connection, whatever it says of its length.
+    if header(UPGRADE).is_some_and(|to| to.trim().eq_ignore_ascii_case("websocket")) {
+        return Err(Problem::bad_request("a publish is no WebSocket").field(UPGRADE.as_str()));
+    }
+    let too_large = || Problem::too_large(format!("the body must be at most {limit} bytes")).field("body");
+    let declared = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    if declared.is_some_and(|declared: u64| declared > limit as u64) {
+        return Err(too_large());
+    }
+    match timeout(ARRIVAL, body.to_bytes_limited(limit)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body did not arrive: {error}"))),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} seconds", ARRIVAL.as_secs());
+            Err(Problem::timed_out(detail).field("body"))
+        }
+    }
 }
 
 pub(super) fn broadcast(
