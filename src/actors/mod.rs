@@ -27,6 +27,8 @@ mod heartbeat;
 mod index;
 mod intake;
 mod kept;
+pub(crate) mod line;
+mod lingering;
 pub(crate) mod local;
 pub mod log;
 #[cfg(test)]

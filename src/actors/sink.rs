@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::feed::{Feed, Place, Read};
+use super::line::Line;
 use crate::cursor::Seq;
 use crate::wire::Framing;
 use crate::wire::ws::Recast;
@@ -73,6 +74,8 @@ struct State {
     recast: Option<Box<Recast>>,
     /// What a client that answers owes, and is owed.
     talk: Option<Box<Talk>>,
+    /// What the writer writes to.
+    line: Option<Line>,
     waker: Option<Waker>,
     outlet: Option<Rc<dyn Outlet>>,
     awake: bool,
@@ -262,6 +265,22 @@ impl Sink {
     /// Whether the client reads its feed; not if it fell out, or what comes before the feed is not written yet.
     pub(crate) fn is_live(&self) -> bool {
         self.state.borrow().seat.as_ref().is_some_and(|seat| seat.member.is_some() && !seat.held)
+    }
+
+    /// There is a writer, and this is the connection that it writes to, if that is known.
+    pub(crate) fn connect(&self, line: Option<Line>) {
+        self.state.borrow_mut().line = line;
+    }
+
+    /// The writer is gone. Its connection may still hold the end of what it has written, or goes on.
+    pub(crate) fn disconnect(&self) {
+        let mut state = self.state.borrow_mut();
+        state.line = state.line.filter(|line| state.ended && !line.is_kept());
+    }
+
+    /// The connection that may still have something of this stream to write.
+    pub(crate) fn line(&self) -> Option<Line> {
+        self.state.borrow().line
     }
 
     /// The client is one that answers.

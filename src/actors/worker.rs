@@ -19,6 +19,7 @@ use super::farewell::Farewell;
 use super::feed::{Feed, FeedBounds};
 use super::few::Few;
 use super::index::SelectorIndex;
+use super::lingering::Lingering;
 use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
 use super::tally::{SharedTally, Tally};
@@ -252,7 +253,9 @@ impl Handler<PingSlot> for Worker {
 
     fn handle(&mut self, ping: PingSlot, _: &mut Self::Context) {
         let now = Instant::now();
-        let floor = self.floor.borrow();
+        let mut floor = self.floor.borrow_mut();
+        let patience = floor.settings.stall_timeout;
+        floor.lingering.see_off(now, patience);
         let (stream, socket) = (Encoding::SseRaw.ping(&ping.cursor), Encoding::Ws.ping(&ping.cursor));
         let head = ping.cursor.seq();
         for (client, member) in &floor.members {
@@ -384,6 +387,8 @@ pub(crate) struct Floor {
     to_look: Vec<Rc<Sink>>,
     /// Who of the replays reads.
     turns: Turns,
+    /// Who is to take the end of its stream.
+    lingering: Lingering,
     found: Vec<FeedId>,
     /// What was counted on this thread.
     pub(crate) tally: SharedTally,
@@ -404,6 +409,7 @@ impl Floor {
             woken: 0,
             to_look: Vec::with_capacity(WAKE_AT_ONCE),
             turns: Turns::default(),
+            lingering: Lingering::default(),
             found: Vec::new(),
             tally: Rc::new(RefCell::new(Tally::with_reasons())),
             lagging: 0,
@@ -428,6 +434,7 @@ impl Floor {
         let Some(member) = self.members.remove(&client) else { return };
         self.turns.forget(client);
         self.has_read(client);
+        self.lingering.enter(&member.sink, Instant::now());
         if let Some(clients) = self.sessions.get_mut(&member.session_id) {
             clients.remove(&client);
             if clients.is_empty() {

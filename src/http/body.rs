@@ -10,6 +10,7 @@ use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use super::serve::{Lease, Stream};
+use crate::actors::line::Line;
 use crate::actors::session::{Disconnected, Drained, FellOut, Session};
 use crate::actors::sink::{Pull, Sink};
 
@@ -24,7 +25,13 @@ pub(super) struct SinkBody {
 
 impl SinkBody {
     /// A body that, on a leased connection, lets the stream go on without it.
-    pub(super) fn new(sink: Rc<Sink>, session: Addr<Session>, lease: Option<Rc<Lease>>) -> Self {
+    pub(super) fn new(
+        sink: Rc<Sink>,
+        session: Addr<Session>,
+        lease: Option<Rc<Lease>>,
+        line: Option<Line>,
+    ) -> Self {
+        sink.connect(line);
         Self { stream: Some(Stream { sink, session }), lease, is_quiet: false }
     }
 
@@ -75,6 +82,7 @@ impl MessageBody for SinkBody {
 impl Drop for SinkBody {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {
+            stream.sink.disconnect();
             stream.session.do_send(Disconnected);
         }
     }

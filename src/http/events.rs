@@ -15,7 +15,7 @@ use super::grant::{AuthError, Grant};
 use super::problem::Problem;
 use super::query::Query;
 use super::serve::Lease;
-use super::{HttpConfig, Mount, request_id};
+use super::{HttpConfig, Mount, request_id, socket};
 use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Refusal, Reset, Session, SessionSettings};
 use crate::channel::Selector;
@@ -59,7 +59,7 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     let (session, sink) = Session::start_here(settings, mount.worker(), mount.broker.clone());
     // From here on the body's drop ends the session, also if this request is given up while it waits.
     let is_framed = lease.is_some();
-    let body = SinkBody::new(sink, session, lease);
+    let body = SinkBody::new(sink, session, lease, socket::line(&request));
     if wanted.is_strict {
         match settled.await {
             Ok(Ok(())) => {}

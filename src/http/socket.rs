@@ -5,9 +5,13 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::HttpRequest;
 use actix_web::dev::Extensions;
+use actix_web::http::{ConnectionType, Version};
 use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
+
+use crate::actors::line::Line;
 
 /// As much as the kernel holds for a client that does not read. Without a bound it would be megabytes.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -19,7 +23,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// `bind`.
 ///
 /// Sets `SO_SNDBUF` to 64 KiB and, where the system has it, `TCP_USER_TIMEOUT` to 30 s: on plain TCP connections and, with
-/// the feature `tls`, on those below TLS by rustls (`HttpServer::bind_rustls_0_23`).
+/// the feature `tls`, on those below TLS by rustls (`HttpServer::bind_rustls_0_23`). On Linux
+/// it also has the connection of a stream that has ended cut when its client has not taken the end within the
+/// [stall timeout](crate::Builder::stall_timeout).
 /// A connection whose options cannot be set is served all the same.
 ///
 /// ```no_run
@@ -39,9 +45,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Ok(())
 /// # }
 /// ```
-pub fn tune_socket(connection: &dyn Any, _: &mut Extensions) {
+pub fn tune_socket(connection: &dyn Any, extensions: &mut Extensions) {
     if let Some(stream) = tcp(connection) {
         bound(&SockRef::from(stream));
+        note(stream, extensions);
     }
 }
 
@@ -71,4 +78,22 @@ fn tcp(connection: &dyn Any) -> Option<&TcpStream> {
         return Some(encrypted.get_ref().0);
     }
     connection.downcast_ref()
+}
+
+/// The number of a connection's descriptor.
+struct Descriptor(i32);
+
+/// Notes which connection requests come by.
+pub(super) fn note(stream: &TcpStream, extensions: &mut Extensions) {
+    #[cfg(unix)]
+    extensions.insert(Descriptor(std::os::fd::AsRawFd::as_raw_fd(stream)));
+    #[cfg(not(unix))]
+    let _ = (stream, extensions);
+}
+
+/// The connection that a request came by, if it carries nothing beside this request.
+pub(super) fn line(request: &HttpRequest) -> Option<Line> {
+    let Descriptor(descriptor) = request.conn_data()?;
+    let is_kept = request.head().connection_type() == ConnectionType::KeepAlive;
+    (request.version() < Version::HTTP_2).then(|| Line::of(*descriptor, is_kept)).flatten()
 }

@@ -13,6 +13,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod sse;
 pub mod token;
+pub mod wire;
 pub mod ws;
 
 use std::net::SocketAddr;

@@ -9,12 +9,14 @@ use std::task::{Context, Poll};
 
 use actix::Addr;
 use actix_web::HttpRequest;
+use actix_web::dev::Extensions;
 use actix_web::http::Version;
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::actors::session::Session;
 use crate::actors::sink::Sink;
+use crate::http::socket::note;
 
 /// What a stream's body and the server's task for its connection share.
 pub(in crate::http) struct Lease {
@@ -46,6 +48,13 @@ impl Lease {
     pub(in crate::http) fn of(request: &HttpRequest) -> Option<Rc<Self>> {
         let can_go_on = request.version() == Version::HTTP_11;
         request.conn_data::<Rc<Self>>().filter(|_| can_go_on).cloned()
+    }
+
+    /// Notes which connection requests come by.
+    pub(super) fn note(&self, data: &mut Extensions) {
+        if let Some(socket) = &*self.socket.borrow() {
+            note(socket, data);
+        }
     }
 
     /// The address that the server listens on.

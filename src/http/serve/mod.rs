@@ -163,6 +163,7 @@ where
                 .h1_allow_half_closed(false)
                 .client_disconnect_timeout(std::time::Duration::from_secs(1))
                 .on_connect_ext(|leased: &Leased, data| {
+                    leased.0.note(data);
                     data.insert(leased.0.clone());
                 })
                 .h1(map_config(application, |()| AppConfig::default()));

@@ -151,6 +151,7 @@ impl Future for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stream.sink.lend(None);
+        self.stream.sink.disconnect();
         self.stream.session.do_send(Disconnected);
     }
 }

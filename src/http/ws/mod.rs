@@ -13,7 +13,7 @@ use self::body::{Ended, SocketBody};
 use self::reader::Reader;
 use super::body::SinkBody;
 use super::problem::Problem;
-use super::{Mount, origin, request_id};
+use super::{Mount, origin, request_id, socket};
 use crate::actors::broker::{Begin, Start};
 use crate::actors::session::{Session, SessionSettings};
 use crate::identity::ClientId;
@@ -58,7 +58,7 @@ pub(super) async fn ws(
         response.append_header((SET_COOKIE, cookie.encoded().to_string()));
     }
     let ended = Ended::default();
-    let words = SinkBody::new(sink.clone(), session.clone(), None);
+    let words = SinkBody::new(sink.clone(), session.clone(), None, socket::line(&request));
     let span = tracing::debug_span!("socket", request_id = %request_id::of(&request), %client);
     let reader = Reader::new(mount.into_inner(), grant, session, sink, ended.clone(), span);
     actix_web::rt::spawn(reader.run(payload.into_inner()));
