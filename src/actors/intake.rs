@@ -28,6 +28,8 @@ pub(crate) struct Group<R> {
     pub(crate) reply: R,
     /// The publish that they came with.
     pub(crate) trace: Trace,
+    /// The part of it until the commit.
+    pub(crate) commit: Trace,
     drafts: Vec<Draft>,
     bytes: usize,
 }
@@ -43,7 +45,14 @@ pub(crate) enum Slot {
 
 impl<R> Group<R> {
     pub(crate) fn new(reply: R) -> Self {
-        Self { slots: Vec::new(), reply, trace: Trace::default(), drafts: Vec::new(), bytes: 0 }
+        Self {
+            slots: Vec::new(),
+            reply,
+            trace: Trace::default(),
+            commit: Trace::default(),
+            drafts: Vec::new(),
+            bytes: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, draft: Draft, ephemeral: bool) {

@@ -58,7 +58,7 @@ mod linux {
             }
             match shutdown(self.descriptor, Shutdown::Both) {
                 Ok(()) => {
-                    tracing::debug!(?self, "a connection is cut, its client takes too long to take the end")
+                    tracing::debug!(?self, "a connection is cut, its client takes too long to take the end");
                 }
                 // The peer was faster.
                 Err(error) => tracing::debug!(?self, %error, "a connection cannot be cut"),

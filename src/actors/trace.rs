@@ -15,6 +15,12 @@ impl Trace {
         Self(tracing::enabled!(tracing::Level::DEBUG).then(|| Arc::new(span())))
     }
 
+    /// A part of it, that lasts until it is dropped.
+    #[inline]
+    pub(crate) fn part(&self, span: impl FnOnce() -> Span) -> Self {
+        Self(self.0.as_ref().map(|whole| Arc::new(whole.in_scope(span))))
+    }
+
     /// Says something within it, if somebody listens.
     #[inline]
     pub(crate) fn tell(&self, event: impl FnOnce()) {

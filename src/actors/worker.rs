@@ -549,6 +549,7 @@ impl Floor {
     }
 
     fn deliver(&mut self, parcel: &Parcel) {
+        let step = parcel.trace.part(|| tracing::debug_span!("deliver"));
         let mut found = std::mem::take(&mut self.found);
         for channel in parcel.record.draft.channels.iter() {
             match channel.reach() {
@@ -588,7 +589,7 @@ impl Floor {
             }
         }
         self.found = found;
-        parcel.trace.tell(|| tracing::debug!(id = %draft.id, feeds, "handed to those who follow it"));
+        step.tell(|| tracing::debug!(id = %draft.id, feeds, "handed to those who follow it"));
     }
 
     fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {

@@ -52,6 +52,8 @@ mod serve;
 mod sessions;
 mod socket;
 mod state;
+#[cfg(feature = "otel")]
+mod traceparent;
 mod ws;
 
 use std::cell::RefCell;

@@ -38,8 +38,12 @@ pub(super) async fn publish(
     let batch = Batch::new(broadcasts.collect::<Result<_, _>>()?)?;
     let broker = mount.broker.upgrade().ok_or_else(gone)?;
     let (reply, receipts) = oneshot::channel();
-    let span = || tracing::debug_span!("publish", request_id = %request_id::of(&request));
-    let trace = Trace::start(span);
+    let trace = Trace::start(|| {
+        let span = tracing::debug_span!("publish", request_id = %request_id::of(&request));
+        #[cfg(feature = "otel")]
+        super::traceparent::go_on(&span, request.headers());
+        span
+    });
     broker.do_send(Publish { batch, standing: grant.standing(), trace, reply });
     let receipts = match receipts.await.map_err(|_| gone())? {
         Ok(receipts) => receipts,

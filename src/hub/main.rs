@@ -6,10 +6,10 @@ mod access;
 mod pages;
 mod settings;
 mod stop;
+mod telemetry;
 mod tls;
 
 use std::error::Error;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -18,11 +18,10 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use fanfare::{Broker, MemoryLog, NatsIndex, NatsLog, Retention, SqliteLog, http};
 use rustls::ServerConfig;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 use self::pages::Hosts;
 use self::settings::{LogKind, Settings};
+use self::telemetry::Telemetry;
 
 /// What the broker admits is what limits clients; each thread may have them all.
 const CONNECTIONS: usize = 1 << 20;
@@ -30,12 +29,6 @@ const CONNECTIONS: usize = 1 << 20;
 #[actix_web::main]
 async fn main() -> ExitCode {
     let settings = Settings::of_process();
-    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
-    let levels = levels.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
-    let to_stderr = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry().with(to_stderr).with(levels).init();
     match serve(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,6 +39,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let telemetry = Telemetry::start(&settings)?;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => tracing::debug!(limit, "file descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
@@ -133,7 +127,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         actix_web::rt::spawn(private);
     }
     let stop = stop::Stop { drain: settings.drain, has_http2: is_encrypted };
-    actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), stop));
+    actix_web::rt::spawn(stop::when_told(signals, broker, server.handle(), stop, telemetry));
     server.await?;
     Ok(())
 }

@@ -69,6 +69,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_RETENTION", value_name = "RULE")]
     pub(crate) retention: Vec<Rule>,
 
+    /// A collector of OpenTelemetry's (OTLP over HTTP, without TLS: `http://127.0.0.1:4318`), which is sent the way of each
+    /// publish as spans.
+    #[cfg(feature = "otel")]
+    #[arg(long, env = "FANFARE_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+
     /// A TOML file with settings; its keys are the flags with `_` for `-`.
     #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

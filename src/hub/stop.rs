@@ -10,6 +10,8 @@ use actix_web::rt::time::{Instant, sleep, sleep_until, timeout};
 use fanfare::{Broker, DrainWithin, Stats};
 use futures_util::future::{self, Either};
 
+use crate::telemetry::Telemetry;
+
 /// How long an interrupted hub takes at most.
 const INTERRUPT_DRAIN: Duration = Duration::from_secs(2);
 /// What is left of the drain for the process to end, if it is not shorter itself.
@@ -35,7 +37,13 @@ pub(crate) struct Stop {
 
 /// Waits to be told to stop. Then new clients and events are refused, streams end, events that were accepted are
 /// committed, and the process is gone within the drain whatever its clients do.
-pub(crate) async fn when_told(mut signals: Signals, broker: Addr<Broker>, server: ServerHandle, stop: Stop) {
+pub(crate) async fn when_told(
+    mut signals: Signals,
+    broker: Addr<Broker>,
+    server: ServerHandle,
+    stop: Stop,
+    telemetry: Telemetry,
+) {
     let time = match told(&mut signals, &broker).await {
         Some(Told::Terminate) => stop.drain,
         Some(Told::Interrupt) => stop.drain.min(INTERRUPT_DRAIN),
@@ -53,6 +61,7 @@ pub(crate) async fn when_told(mut signals: Signals, broker: Addr<Broker>, server
     let begin = Instant::now();
     let end = begin + time.saturating_sub(MARGIN.min(time / 5));
     empty(&broker, time, begin, end).await;
+    telemetry.flush((end.saturating_duration_since(Instant::now()) / 2).max(ANSWER)).await;
     // The rest of the time is for clients to hear the last word. Some never do.
     actix_web::rt::spawn(async move {
         sleep_until(end).await;

@@ -202,6 +202,7 @@ impl Broker {
             return reply.give(Err(error));
         }
         let mut group = Group::new(reply);
+        group.commit = trace.part(|| debug_span!("commit"));
         group.trace = trace;
         for Broadcast { channels, event, publisher } in events {
             let registry = &self.registry;
@@ -283,6 +284,7 @@ impl Broker {
         for group in groups {
             let mut receipts = Vec::with_capacity(group.slots.len());
             out.trace = group.trace;
+            drop(group.commit);
             for slot in group.slots {
                 match slot {
                     Slot::Ephemeral(record) => {

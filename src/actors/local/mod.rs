@@ -113,6 +113,7 @@ impl Local {
     }
 
     fn deliver(&mut self, parcel: &Parcel, ctx: &mut Context<Self>) {
+        let step = parcel.trace.part(|| tracing::debug_span!("deliver"));
         let mut found = std::mem::take(&mut self.found);
         for channel in parcel.record.draft.channels.iter() {
             self.registry.clients_on(channel, &mut found);
@@ -138,7 +139,7 @@ impl Local {
         if taken > 0 {
             self.tally.hand_over(Transport::Stream, taken, parcel.committed);
         }
-        parcel.trace.tell(|| tracing::debug!(id = %parcel.record.draft.id, taken, "put into queues"));
+        step.tell(|| tracing::debug!(id = %parcel.record.draft.id, taken, "put into queues"));
     }
 
     /// Counts what a subscriber was given of the past, and told to be missing.
