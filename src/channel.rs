@@ -357,13 +357,60 @@ mod tests {
         })
     }
 
+    /// What a pattern means, word by word.
+    fn means(pattern: &[&str], name: &[&str]) -> bool {
+        match (pattern, name) {
+            (["**"], _) | ([], []) => true,
+            (["*", pattern @ ..], [_, name @ ..]) => means(pattern, name),
+            ([segment, pattern @ ..], [same, name @ ..]) => segment == same && means(pattern, name),
+            _ => false,
+        }
+    }
+
+    fn segments(text: &str) -> Vec<&str> {
+        text.split('/').collect()
+    }
+
+    /// Channels that stand for all that a pattern matches: a segment that no other pattern names for each `*`, and from none of
+    /// them to more than another pattern is long for `**`.
+    fn witnesses(pattern: &str) -> Vec<Channel> {
+        let (pattern, longest) = pattern.strip_suffix("**").map_or((pattern, 0), |pattern| (pattern, 6));
+        let names = (0..=longest).map(|rest| {
+            let rest = std::iter::repeat_n("z", rest);
+            let segments: Vec<_> = segments(pattern.trim_end_matches('/')).into_iter().chain(rest).collect();
+            segments.join("/").replace('*', "z").trim_start_matches('/').to_owned()
+        });
+        names.filter_map(|name| Channel::new(name).ok()).collect()
+    }
+
     proptest! {
         #[test]
-        fn containment_never_admits_a_channel_outside(mine in text(true), other in text(true), name in text(false)) {
-            let (mine, other) = (Selector::new(mine).expect("valid"), Selector::new(other).expect("valid"));
-            let channel = Channel::new(name).expect("valid");
-            prop_assert!(!(mine.contains(&other) && other.matches(&channel)) || mine.matches(&channel));
-            prop_assert!(mine.contains(&mine));
+        fn a_selector_matches_what_it_means(selector in text(true), name in text(false)) {
+            let (pattern, segments) = (segments(&selector), segments(&name));
+            let matches = Selector::new(&selector).expect("valid").matches(&Channel::new(&name).expect("valid"));
+            prop_assert_eq!(matches, means(&pattern, &segments));
+        }
+
+        #[test]
+        fn containment_is_exact(mine in text(true), other in text(true)) {
+            let (selector, narrower) = (Selector::new(&mine).expect("valid"), Selector::new(&other).expect("valid"));
+            let channels = witnesses(&other);
+            prop_assert!(!channels.is_empty() && channels.iter().all(|channel| narrower.matches(channel)));
+            let all = channels.iter().all(|channel| selector.matches(channel));
+            prop_assert_eq!(selector.contains(&narrower), all, "{} and {}", mine, other);
+        }
+
+        #[test]
+        fn what_is_taken_reads_back(text in prop::collection::vec("[ab]{1,3}|/|\\*{1,2}|\\$|\u{1}|\u{e9}", 0..9)) {
+            let text = text.concat();
+            let is_plain = !text.is_empty() && !segments(&text).contains(&"") && !text.contains('\u{1}') && !text.starts_with('$');
+            match Channel::new(&text) {
+                Ok(channel) => prop_assert!(channel.as_str() == text && is_plain && Selector::new(&text).is_ok()),
+                Err(_) => prop_assert!(!is_plain || segments(&text).iter().any(|segment| ["*", "**"].contains(segment))),
+            }
+            if let Ok(selector) = Selector::new(&text) {
+                prop_assert!(selector.as_str() == text && is_plain);
+            }
         }
 
         #[test]

@@ -408,6 +408,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_cursor_reads_back_and_fits(seq in 0..SEQ_END, behind in prop::collection::vec((any::<u8>(), 0..SEQ_END), 0..12)) {
+            let exceptions = Exceptions::new(behind.into_iter().map(|(tag, seq)| (Tag::of([[tag].as_slice()]), seq)));
+            prop_assume!(exceptions.fits());
+            let cursor = lineage().0.timeline().cursor_except(seq, &exceptions);
+            let token = cursor.to_string();
+            prop_assert!(token.len() <= Cursor::MAX_BYTES, "{}", token);
+            prop_assert_eq!(Cursor::parse(&token), Some(cursor));
+        }
+
+        #[test]
+        fn what_is_taken_is_said_the_same_way(token in "[0-9a-zA-Z]{1,9}\\.[0-9a-zA-Z]{1,9}\\.[0-9]{1,17}(~[0-9a-hjkmnp-tv-z]{6}(\\.[0-9a-hjkmnp-tv-z]{5,7}){0,3}-[0-9]{1,16}){0,3}[.~-]?") {
+            if let Some(cursor) = Cursor::parse(&token) {
+                let said = cursor.to_string();
+                prop_assert!(said.len() <= Cursor::MAX_BYTES && token.len() <= Cursor::MAX_BYTES);
+                prop_assert_eq!(Cursor::parse(&said), Some(cursor));
+            }
+        }
+
+        #[test]
         fn no_token_panics(token in any::<String>()) {
             if let Some(cursor) = Cursor::parse(&token) {
                 prop_assert!(cursor.seq() < SEQ_END);

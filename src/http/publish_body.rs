@@ -219,7 +219,56 @@ mod tests {
         assert_eq!((one.is_batch, batch.is_batch, lines.is_batch), (false, true, true));
     }
 
+    /// Texts about as long as they may be, and some that break another rule.
+    fn near(limit: usize) -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => "[a-z]{1,3}",
+            1 => "[a-z/$*\u{0}\n\u{e9} ]{0,4}",
+            1 => (limit - 1..=limit + 1).prop_map(|length| "x".repeat(length)),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_keeps_every_rule(
+            channels in prop::collection::vec(near(255), 0..3),
+            name in proptest::option::of(near(64)),
+            id in proptest::option::of(near(64)),
+            attributes in prop::collection::btree_map(near(64), near(256), 0..18),
+            data in near(100),
+        ) {
+            let mut body = serde_json::json!({"channels": channels, "attributes": attributes, "data": data});
+            for (field, text) in [("event", &name), ("id", &id)] {
+                if let Some(text) = text {
+                    body[field] = text.as_str().into();
+                }
+            }
+            let has_control = |text: &str| text.chars().any(char::is_control);
+            let is_channel = |text: &String| {
+                let segments: Vec<_> = text.split('/').collect();
+                text.len() <= 255 && !has_control(text) && !text.starts_with('$')
+                    && !segments.iter().any(|segment| ["", "*", "**"].contains(segment))
+            };
+            let is_id = |text: &String| {
+                (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+            };
+            let is_name = |text: &String| text.len() <= 64 && !text.is_empty() && !has_control(text) && !text.starts_with('$');
+            let is_attribute = |(key, value): (&String, &String)| {
+                (1..=64).contains(&key.len()) && value.len() <= 256 && !has_control(key) && !has_control(value)
+            };
+            let keeps = !channels.is_empty() && channels.iter().all(is_channel)
+                && name.iter().all(is_name) && id.iter().all(is_id)
+                && attributes.len() <= 16 && attributes.iter().all(is_attribute) && data.len() <= 100;
+            match read(body.to_string().as_bytes(), Format::Json, 100) {
+                Ok(Published { events, is_batch: false }) => {
+                    prop_assert!(keeps, "taken: {}", body);
+                    prop_assert_eq!(events[0].1.payload.as_str(), data);
+                }
+                Ok(batch) => prop_assert!(false, "{:?}", batch),
+                Err(problem) => prop_assert!(!keeps, "{}: {}", problem, body),
+            }
+        }
+
         #[test]
         fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = (read(&body, Format::Json, 100), read(&body, Format::Lines, 100));

@@ -191,6 +191,52 @@ mod tests {
     }
 
     proptest! {
+        /// What a message is asked to do is what it says, and its name comes back as it was.
+        #[test]
+        fn a_message_is_read_as_it_says(
+            op in "subscribe|unsubscribe|publish|ping|token|other",
+            reference in proptest::option::of("[1-9][0-9]{0,2}|\"[a-z\u{e9}]{0,9}\"|\"x{253,256}\"|true|null|\\[\\]"),
+            channels in prop::collection::vec("[a/*]{1,4}", 0..3),
+            extra in proptest::option::of("channel|data|token|cursor|from|filter|other"),
+        ) {
+            let list = serde_json::to_string(&channels).expect("JSON");
+            let mut text = format!(r#"{{"op":"{op}""#);
+            if let Some(reference) = &reference {
+                text.push_str(&format!(r#","ref":{reference}"#));
+            }
+            if op.ends_with("subscribe") {
+                text.push_str(&format!(r#","channels":{list}"#));
+            }
+            if let Some(extra) = &extra {
+                text.push_str(&format!(r#","{extra}":"a""#));
+            }
+            text.push('}');
+            let asked = read(&text, 100);
+            prop_assert!(asked.is_ok(), "it is JSON: {}", text);
+            let Ok(Asked { reference: named, request }) = asked else { return Ok(()) };
+            let selectors: Vec<_> = channels.iter().map_while(|channel| Selector::new(channel).ok()).collect();
+            let are_selectors = selectors.len() == channels.len();
+            match request {
+                Ok(request) => {
+                    prop_assert_eq!(named.map(|named| named.get().to_owned()), reference.filter(|text| text != "null"));
+                    match (op.as_str(), request) {
+                        ("subscribe", Request::Subscribe { subscription, .. }) => {
+                            prop_assert!(are_selectors && subscription.selectors().all(|selector| selectors.contains(selector)));
+                        }
+                        ("unsubscribe", Request::Unsubscribe { selectors: ended }) => prop_assert_eq!(ended, selectors),
+                        ("publish", Request::Publish(_)) => prop_assert_eq!(extra.as_deref(), Some("channel")),
+                        ("token", Request::Token(token)) => prop_assert_eq!((token.as_str(), extra.as_deref()), ("a", Some("token"))),
+                        ("ping", Request::Ping) => prop_assert_eq!(extra, None),
+                        (op, request) => prop_assert!(false, "{} became {:?}", op, request),
+                    }
+                }
+                Err(_) => prop_assert!(
+                    extra.is_some() || !are_selectors || channels.is_empty() || ["publish", "token", "other"].contains(&op.as_str())
+                        || reference.is_some_and(|reference| !reference.starts_with(|first: char| first == '"' || first.is_ascii_digit()) || reference.len() > 256)
+                ),
+            }
+        }
+
         #[test]
         fn no_message_panics(text in any::<String>()) {
             let _ = read(&text, 100);
