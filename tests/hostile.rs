@@ -252,6 +252,7 @@ async fn assail(hub: &Hub, random: &mut Random, requests: usize, messages: usize
             }
         }
     }
+    println!("{requests} requests were answered {statuses:?}, and {messages} messages sent");
     if requests > 1000 {
         assert!([200, 400, 404, 405].iter().all(|status| statuses.contains_key(status)), "{statuses:?}");
     }
@@ -272,6 +273,7 @@ async fn whatever_is_sent_the_hub_is_there_as_before() {
     assail(&hub, &mut random, requests, messages).await;
     hub.until_clients(0, Duration::from_secs(10)).await;
     let grown = resident(&hub).saturating_sub(before);
+    println!("{} KiB resident before, {} KiB more after", before >> 10, grown >> 10);
     assert!(grown < 16 << 20, "{} KiB are kept", grown >> 10);
     assert!(hub.child.try_wait().expect("known").is_none(), "the hub has ended");
     assert_eq!(support::http::get(hub.addr, "/readyz").await.status(), 200);
