@@ -220,11 +220,6 @@ async fn send(addr: SocketAddr, request: &[u8], is_whole: bool) -> Option<u16> {
     text.split(' ').nth(1)?.parse().ok()
 }
 
-fn resident(hub: &Hub) -> usize {
-    let statm = std::fs::read_to_string(format!("/proc/{}/statm", hub.child.id())).expect("it runs");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
-}
-
 async fn assail(hub: &Hub, random: &mut Random, requests: usize, messages: usize) {
     let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
     for _ in 0..requests {
@@ -269,10 +264,10 @@ async fn whatever_is_sent_the_hub_is_there_as_before() {
     // As much as a hub holds once it was in use.
     assail(&hub, &mut random, 1000, 500).await;
     hub.until_clients(0, Duration::from_secs(10)).await;
-    let before = resident(&hub);
+    let before = hub.resident();
     assail(&hub, &mut random, requests, messages).await;
     hub.until_clients(0, Duration::from_secs(10)).await;
-    let grown = resident(&hub).saturating_sub(before);
+    let grown = hub.resident().saturating_sub(before);
     println!("{} KiB resident before, {} KiB more after", before >> 10, grown >> 10);
     assert!(grown < 16 << 20, "{} KiB are kept", grown >> 10);
     assert!(hub.child.try_wait().expect("known").is_none(), "the hub has ended");

@@ -343,3 +343,65 @@ async fn one_that_does_not_read_costs_the_others_nothing() {
     assert!(answers.iter().all(|answer| [200, 503].contains(&answer.status())), "refused aloud");
     assert_eq!(hub.status().await["head"].as_u64(), Some(before + taken * 4000), "and nothing in silence");
 }
+
+/// Each channel with one event, and then never again.
+async fn publish_once(hub: &Hub, name: &str, channels: usize) {
+    let mut batch = Vec::new();
+    for n in 0..channels {
+        batch.push(format!(r#"{{"channel":"{name}/{n}","data":"x"}}"#));
+        if batch.len() == 4000 || n + 1 == channels {
+            let answer = hub.publish(&format!("[{}]", std::mem::take(&mut batch).join(","))).await;
+            assert_eq!(answer.status(), 200, "{answer:?}");
+        }
+    }
+}
+
+/// Waits until nothing is kept any more.
+async fn until_forgotten(hub: &Hub) {
+    let begin = Instant::now();
+    loop {
+        let page = http::get(hub.addr, "/history?channel=**&after=0&limit=1").await.json();
+        if page["events"].as_array().is_some_and(Vec::is_empty) {
+            return;
+        }
+        assert!(begin.elapsed() < 60 * SECOND, "still kept: {page}");
+        tokio::time::sleep(SECOND / 10).await;
+    }
+}
+
+/// Channels that had their event, and whose events have left, are nothing to a hub: its memory and its metrics are as large as
+/// before. `FANFARE_CHANNELS=full` is a million of them.
+#[actix_web::test]
+async fn many_channels_leave_nothing_behind() {
+    let count =
+        if std::env::var("FANFARE_CHANNELS").is_ok_and(|form| form == "full") { 1_000_000 } else { 150_000 };
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("channels-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("events.db");
+    for log in ["memory", file.to_str().expect("text")] {
+        let hub = Hub::start(&["--log", log, "--retention", "**=limits:max_age=1s"]);
+        let metrics = || async { http::get(hub.addr, "/metrics").await.body };
+        // As much as a hub holds once it was in use: its ring, and the channels that it knows without events.
+        publish_once(&hub, "warm", 100_000).await;
+        until_forgotten(&hub).await;
+        let (before, told) = (hub.resident(), metrics().await);
+        publish_once(&hub, "once", count).await;
+        let full = hub.resident();
+        until_forgotten(&hub).await;
+        let (after, told_after) = (hub.resident(), metrics().await);
+        println!(
+            "{count} channels in {log}: {} KiB before, {} when all were there, {} after; metrics of {} and {} bytes",
+            before >> 10,
+            full >> 10,
+            after >> 10,
+            told.len(),
+            told_after.len()
+        );
+        assert!(after < before + (16 << 20), "{} KiB more than before", (after - before) >> 10);
+        assert_eq!(told.lines().count(), told_after.lines().count());
+        // Numbers have more digits than they had.
+        assert!(told_after.len() < told.len() + 400);
+    }
+}

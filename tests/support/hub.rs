@@ -50,6 +50,12 @@ impl Hub {
         assert!(status.success());
     }
 
+    /// The memory that it has, in bytes.
+    pub fn resident(&self) -> usize {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it runs");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4096
+    }
+
     pub async fn status(&self) -> serde_json::Value {
         http::get(self.addr, "/status").await.json()
     }
