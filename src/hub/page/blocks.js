@@ -63,7 +63,9 @@ export class BlockList {
     const count = this.#list.childElementCount;
     $("log-empty").hidden = count > 0;
     const held = this.#isPaused ? `; ${Math.min(KEPT, this.#pending.length)} held back` : "";
-    say($("shown"), count > 0 || held ? `· newest ${count} shown${held}` : "");
+    // Notices are shown too and are no events, so how many are shown says something only when some are not.
+    const shown = count >= KEPT ? `· newest ${KEPT} shown` : "";
+    say($("shown"), `${shown}${held}`.replace(/^; /, "· "));
   }
 }
 
