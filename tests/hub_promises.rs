@@ -383,8 +383,9 @@ async fn many_channels_leave_nothing_behind() {
     for log in ["memory", file.to_str().expect("text")] {
         let hub = Hub::start(&["--log", log, "--retention", "**=limits:max_age=1s"]);
         let metrics = || async { http::get(hub.addr, "/metrics").await.body };
-        // As much as a hub holds once it was in use: its ring, and the channels that it knows without events.
-        publish_once(&hub, "warm", 100_000).await;
+        // As much as a hub holds once it was in use: its ring, the channels that it knows without events, and the ids of the
+        // last two minutes, of which there are as many.
+        publish_once(&hub, "warm", count).await;
         until_forgotten(&hub).await;
         let (before, told) = (hub.resident(), metrics().await);
         publish_once(&hub, "once", count).await;

@@ -117,7 +117,7 @@ async fn a_collector_that_does_not_answer_is_no_matter() {
         let mut client = SseClient::open(hub.addr, "/events?channel=a", &[]).await;
         client.welcome().await;
         // More than an exporter holds.
-        let batch = format!("[{}]", vec![r#"{"channel":"a"}"#; 10].join(","));
+        let batch = format!("[{}]", [r#"{"channel":"a"}"#; 10].join(","));
         for _ in 0..300 {
             assert_eq!(hub.publish(&batch).await.status(), 200);
         }

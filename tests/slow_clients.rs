@@ -211,7 +211,7 @@ fn those_that_do_not_read_cost_the_others_nothing() {
                 assert!(begin.elapsed() < 30 * SECOND, "{} of {all}", following(addr, "load").await);
                 tokio::time::sleep(SECOND / 20).await;
             }
-        })
+        });
     });
     watched.join().expect("all are there");
     let live = memory(process, "Rss");
