@@ -51,7 +51,7 @@ impl Pairs {
 
 /// A binding that some event could meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Binding {
+pub struct Binding {
     pub(crate) when: Attributes,
     pub(crate) set: Attributes,
 }
@@ -78,6 +78,25 @@ impl Binding {
         let mut attributes = attributes.clone();
         attributes.complete(&self.set);
         check_count(&attributes)
+    }
+}
+
+/// A change of the bindings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebinding {
+    /// This one is made, in the place of one with the same `when`.
+    Bind(Binding),
+    /// The one with this `when` is forgotten.
+    Unbind(Attributes),
+}
+
+impl Rebinding {
+    #[cfg(feature = "nats")]
+    pub(crate) fn when(&self) -> &Attributes {
+        match self {
+            Self::Bind(binding) => &binding.when,
+            Self::Unbind(when) => when,
+        }
     }
 }
 

@@ -163,6 +163,19 @@ impl Bindings {
         met
     }
 
+    /// Counts as used what an event that was completed elsewhere meets.
+    pub(crate) fn touch(&mut self, attributes: &Attributes, now: Instant) {
+        if !self.table.is_empty() {
+            self.met_by(attributes, now);
+        }
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        let Self { bounds, dropped, turn, .. } = *self;
+        *self = Self { dropped, turn, ..Self::new(bounds) };
+    }
+
     fn expire(&mut self, now: Instant) {
         while let Some((_, oldest)) = self.uses.first_key_value() {
             let used_at = self.table.get(oldest).map(|entry| entry.used_at);

@@ -604,7 +604,7 @@ impl<'a> World<'a> {
                 self.clients[number].inbox.push_back(Word::Admitted(answer));
             }
             Some(Task::Ping(head)) => {
-                let block = sse::ping(&self.timeline.cursor(head));
+                let block = sse::ping(&self.timeline.cursor(head), false);
                 for client in self.clients.iter_mut().filter(|client| client.is_open) {
                     if !client.sink.push_ping(block.clone(), head) {
                         client.inbox.push_back(Word::Ping);
@@ -773,7 +773,7 @@ impl<'a> World<'a> {
                     CatchUp::Ring(position) | CatchUp::Log { position, .. } => position,
                 };
                 if client.is_welcomed {
-                    client.sink.write(sse::ping(&self.timeline.cursor(position)));
+                    client.sink.write(sse::ping(&self.timeline.cursor(position), false));
                 }
             }
             Word::Close => {

@@ -98,6 +98,8 @@ pub(crate) struct PingSlot {
     pub(crate) slot: u32,
     pub(crate) slots: u32,
     pub(crate) cursor: Cursor,
+    /// Whether the node has no way to the order that it shares, so that nothing stored can come.
+    pub(crate) is_cut_off: bool,
 }
 
 /// Command: replays wait for their turns.
@@ -256,7 +258,8 @@ impl Handler<PingSlot> for Worker {
         let mut floor = self.floor.borrow_mut();
         let patience = floor.settings.stall_timeout;
         floor.lingering.see_off(now, patience);
-        let (stream, socket) = (Encoding::SseRaw.ping(&ping.cursor), Encoding::Ws.ping(&ping.cursor));
+        let block = |encoding: Encoding| encoding.ping(&ping.cursor, ping.is_cut_off);
+        let (stream, socket) = (block(Encoding::SseRaw), block(Encoding::Ws));
         let head = ping.cursor.seq();
         for (client, member) in &floor.members {
             if client.slot(ping.slots) != ping.slot {

@@ -73,7 +73,11 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         (None, Some(file)) => builder.log(file),
         (Some(servers), file) => {
             let index = file.map_or_else(|| NatsIndex::from(MemoryLog::default()), NatsIndex::from);
-            builder.log(NatsLog::new(servers)?.stream(&settings.nats_stream)?.index(index))
+            let log = NatsLog::new(servers)?.stream(&settings.nats_stream)?.index(index);
+            builder.log(match settings.nats_replicas {
+                None => log,
+                Some(replicas) => log.replicas(replicas.into()),
+            })
         }
     }
     .start()?;

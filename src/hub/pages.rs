@@ -1,5 +1,6 @@
 //! What the hub serves beside the scope: its page, its health and its metrics.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -118,11 +119,16 @@ fn plain(text: &'static str) -> HttpResponse {
 
 /// Whether new streams and publishes are welcome.
 async fn ready(broker: web::Data<Addr<Broker>>) -> HttpResponse {
-    let why = match broker.send(Stats).await {
-        Ok(stats) if stats.draining => "draining\n",
+    let why: Cow<'static, str> = match broker.send(Stats).await {
+        Ok(stats) if stats.draining => "draining\n".into(),
         Ok(stats) if stats.ready => return plain("ready\n"),
-        Ok(_) => "the log is not open\n",
-        Err(_) => "there is no broker\n",
+        Ok(stats) => match stats.filling {
+            Some(filling) => {
+                format!("filling the index: {} of {} messages\n", filling.done, filling.of).into()
+            }
+            None => "the log is not open\n".into(),
+        },
+        Err(_) => "there is no broker\n".into(),
     };
     HttpResponse::ServiceUnavailable().content_type("text/plain; charset=utf-8").body(why)
 }

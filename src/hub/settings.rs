@@ -60,6 +60,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "FANFARE_NATS_STREAM", value_name = "NAME", default_value = "fanfare")]
     pub(crate) nats_stream: String,
 
+    /// In how many copies the stream is, each on another NATS server: it is made with so many (1 if this is not given), and
+    /// one that is there with another number is refused.
+    #[arg(long, env = "FANFARE_NATS_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) nats_replicas: Option<u8>,
+
     /// What an acknowledged event survives: a crash of the `process`, or with `full` a power cut too.
     #[arg(long, env = "FANFARE_DURABILITY", value_name = "process|full", default_value = "process", value_parser = durability)]
     pub(crate) durability: Durability,

@@ -52,9 +52,9 @@ impl Encoding {
     }
 
     /// The heartbeat for a client that is at `cursor`.
-    pub(crate) fn ping(self, cursor: &Cursor) -> Bytes {
+    pub(crate) fn ping(self, cursor: &Cursor, is_cut_off: bool) -> Bytes {
         match self {
-            Self::SseRaw | Self::SseEnvelope => sse::ping(cursor),
+            Self::SseRaw | Self::SseEnvelope => sse::ping(cursor, is_cut_off),
             Self::Ws => ws::ping(),
         }
     }

@@ -21,10 +21,12 @@ pub(crate) fn retry(delay: Duration) -> Bytes {
     encode(Event::Retry(delay))
 }
 
-/// The heartbeat: moves the client's cursor and dispatches no event.
-pub(crate) fn ping(cursor: &Cursor) -> Bytes {
-    // One block of a comment and an id; the encoder has comments only as blocks of their own.
-    Bytes::from(format!(": ping\nid: {cursor}\n\n"))
+/// The heartbeat: moves the client's cursor and dispatches no event. Who looks at the stream is told if nothing stored can
+/// come for now.
+pub(crate) fn ping(cursor: &Cursor, is_cut_off: bool) -> Bytes {
+    let why = if is_cut_off { ": the log is not to be had; what is published comes late\n" } else { "" };
+    // One block of comments and an id; the encoder has comments only as blocks of their own.
+    Bytes::from(format!(": ping\n{why}id: {cursor}\n\n"))
 }
 
 /// A notice; `$closing` is the last word, after a fresh `retry:`.

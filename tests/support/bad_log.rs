@@ -26,6 +26,7 @@ impl fanfare::Log for BadLog {
             forget: bad.recipient(),
             commit_bytes: None,
             relay: None,
+            bound: None,
         })
     }
 }
@@ -43,6 +44,7 @@ impl fanfare::Log for UnopenedLog {
             forget: bad.recipient(),
             commit_bytes: None,
             relay: None,
+            bound: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! How a client comes to its place: registered, and handed what it missed, in one step; or sent to the log first.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
@@ -17,6 +17,7 @@ use crate::actors::tally::Tally;
 use crate::actors::view::ClientView;
 use crate::actors::worker::{Admit, Retire, Worker};
 use crate::cursor::{Cursor, ResetReason, Seq, Timeline};
+use crate::error::CloseReason;
 use crate::identity::ClientId;
 use crate::interest::{Interest, Subscription};
 use crate::record::Record;
@@ -161,7 +162,8 @@ impl Broker {
         let barred = self.bars(attach.client).map(Farewell::from).or(draining);
         let timeline = match (barred, &self.lineage) {
             (Some(farewell), _) => Err(farewell),
-            (None, None) => return self.early.push(attach),
+            (None, None) if self.filling.is_none() => return self.early.push(attach),
+            (None, None) => Err(CloseReason::Unavailable.into()),
             (None, Some(lineage)) => Ok(lineage.timeline()),
         };
         let Attach { client, outlet, interest, followed, at } = attach;
@@ -203,7 +205,8 @@ impl Broker {
         };
         let Located { origin, reset, had } = match self.locate(at, interest) {
             Ok(located) => located,
-            Err(Ahead) => return Answer::Ahead,
+            Err(NotHere::Yet) => return Answer::Ahead,
+            Err(NotHere::Elsewhere) => return Answer::Refused(CloseReason::Unavailable.into()),
         };
         let log = LogReader { read: self.log.read.clone(), seek: self.log.seek.clone() };
         if let Some((had, level)) = had {
@@ -227,7 +230,7 @@ impl Broker {
     }
 
     /// Where the reading begins for somebody who stands there and follows this.
-    fn locate(&self, at: At, interest: &Interest) -> Result<Located, Ahead> {
+    fn locate(&self, at: At, interest: &Interest) -> Result<Located, NotHere> {
         let (start, is_patient) = match at {
             At::Position(position) => return Ok(Located::at(Some(Origin::After(position)))),
             At::Start(start) => (start, true),
@@ -244,12 +247,22 @@ impl Broker {
         match (located, cursor) {
             (Ok(_), Some(cursor)) if cursor.has_exceptions() => Ok(Located::among(cursor, interest)),
             (Ok(position), _) => Ok(Located::at(Some(Origin::After(position)))),
-            (Err(ResetReason::Ahead), _) if is_patient => Err(Ahead),
+            (Err(ResetReason::Ahead), _) if is_patient => Err(NotHere::Yet),
+            (Err(ResetReason::Ahead), Some(ref cursor)) if self.may_be_elsewhere(cursor.seq()) => {
+                Err(NotHere::Elsewhere)
+            }
             (Err(reason), _) => {
                 let reset = Some(Reset { reason, head: self.head });
                 Ok(Located { reset, ..Located::at(otherwise.origin()) })
             }
         }
+    }
+
+    /// Whether others may well be at a position that this node is not at yet: the log is shared, and its order was not
+    /// asked lately, or goes beyond it.
+    fn may_be_elsewhere(&self, seq: Seq) -> bool {
+        let is_known = |&(_, at): &(Seq, Instant)| at.elapsed() < LATELY;
+        self.log.relay.is_some() && self.reached.filter(is_known).is_none_or(|(reached, _)| seq <= reached)
     }
 
     /// The position that the ring can go on from, if it holds everything after the origin.
@@ -288,8 +301,17 @@ impl Broker {
     }
 }
 
-/// The cursor is beyond the head, which may yet come.
-struct Ahead;
+/// A look at a shared order that is younger than this was taken while a client waited for its position, which is for two
+/// seconds.
+const LATELY: Duration = Duration::from_millis(1500);
+
+/// The cursor is beyond the head.
+enum NotHere {
+    /// That may yet come.
+    Yet,
+    /// It is not known here whether there is such a place.
+    Elsewhere,
+}
 
 /// Where a reading begins.
 struct Located {

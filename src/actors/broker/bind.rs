@@ -7,9 +7,11 @@ use actix::prelude::*;
 use super::Broker;
 use super::publish::{Broadcast, Receipt};
 use super::reply::{Deferred, Reply};
+use crate::actors::intake::Group;
 use crate::actors::trace::Trace;
-use crate::binding::{Binding, Pairs};
+use crate::binding::{Binding, Pairs, Rebinding};
 use crate::error::{InvalidValue, PublishError};
+use crate::record::Draft;
 
 /// Command: from now on, give events that have all the attributes of `when` those of `set` that they miss.
 ///
@@ -55,9 +57,19 @@ use crate::error::{InvalidValue, PublishError};
 ///
 /// It routes and grants nothing: whoever may publish can give an event these attributes.
 ///
+/// # Several nodes
+///
+/// With a log that nodes share a binding stands in its order, as events do: on whichever node it was made, and wherever an
+/// event of the alias is published, the event is completed if it stands behind the binding there and not if it stands
+/// before it. All nodes see one and the same event, also those that come later. So what is sent to any node after the
+/// answer to a bind is completed by it. Only ephemeral events have no place in the order: they are completed by what the
+/// node knows that takes them. A node that starts learns of the bindings that the stream still has. One that has left the
+/// stream is known to the nodes that were there, and not to those that start later: bind again in good time before the
+/// stream lets go of it. A stream that was made again has none.
+///
 /// # Limits
 ///
-/// Bindings live in memory: after a restart there are none, so bind again what is still wanted. There are at most
+/// Bindings live in memory: after a restart of the only node there are none, so bind again what is still wanted. There are at most
 /// as many as [`Builder::bindings`](crate::Builder::bindings) says, and one that no event met for as long leaves.
 /// When there is no room, the one that was unused for longest leaves, for an alias that nobody uses must not keep a
 /// new one out; [`BrokerStats`](crate::BrokerStats) counts those. The `when`s may have at most 64 different sets of
@@ -68,11 +80,12 @@ use crate::error::{InvalidValue, PublishError};
 ///
 /// # Errors
 ///
-/// [`InvalidValue`] that names `when` or `set` and the rule: empty, more than 16 or together more than 16, a key
+/// [`PublishError::Invalid`] that names `when` or `set` and the rule: empty, more than 16 or together more than 16, a key
 /// twice or in both, what is no attribute ([`Attributes`](crate::Attributes)), and the 65th set of keys.
-/// [`Bind::new`] refuses all but the last at once. With `do_send` a refusal is logged.
+/// [`Bind::new`] refuses all but the last at once. With `do_send` a refusal is logged. With a log that nodes share, the other
+/// errors of a publish too.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "Result<Bound, InvalidValue>")]
+#[rtype(result = "Result<Bound, PublishError>")]
 pub struct Bind {
     /// What an event must have, all of it.
     pub when: Pairs,
@@ -144,9 +157,10 @@ pub struct BindWith {
 ///
 /// # Errors
 ///
-/// [`InvalidValue`] for a `when` that no [`Bind`] could have.
+/// [`PublishError::Invalid`] for a `when` that no [`Bind`] could have. With a log that nodes share, the other errors of a
+/// publish too.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "Result<bool, InvalidValue>")]
+#[rtype(result = "Result<bool, PublishError>")]
 pub struct Unbind {
     /// As in [`Bind`], in any order.
     pub when: Pairs,
@@ -171,6 +185,71 @@ impl Broker {
         Ok(())
     }
 
+    /// As [`Broker::complete`], where events are completed for good at another place: only the ephemeral ones are here,
+    /// but what would have too many attributes is refused. Returns how many bytes the others will get.
+    pub(super) fn complete_accepted(
+        &mut self,
+        events: &mut [Broadcast],
+        candidate: Option<&Binding>,
+        now: Instant,
+    ) -> Result<usize, PublishError> {
+        if self.log.bound.is_none() {
+            return self.complete(events, candidate, now).map(|()| 0);
+        }
+        let own: Vec<_> = events.iter().map(|broadcast| broadcast.event.attributes.clone()).collect();
+        self.complete(events, candidate, now)?;
+        let mut bytes = 0;
+        for (broadcast, own) in events.iter_mut().zip(own).filter(|(broadcast, _)| !broadcast.event.ephemeral)
+        {
+            let completed = std::mem::replace(&mut broadcast.event.attributes, own);
+            bytes += completed.weight() - broadcast.event.attributes.weight();
+        }
+        Ok(bytes)
+    }
+
+    /// Gives the events of a batch what bindings set; false if one would have too many attributes by a binding that came
+    /// since it was accepted.
+    pub(super) fn complete_drafts(&mut self, drafts: &mut [Draft], change: Option<&Rebinding>) -> bool {
+        let (now, candidate) = (
+            Instant::now(),
+            match change {
+                Some(Rebinding::Bind(binding)) => Some(binding),
+                Some(Rebinding::Unbind(_)) | None => None,
+            },
+        );
+        drafts.iter_mut().all(|draft| self.bindings.complete(&mut draft.attributes, candidate, now).is_ok())
+    }
+
+    /// Changes a binding. Says whether there was one.
+    pub(super) fn rebind(&mut self, change: Rebinding, now: Instant) -> bool {
+        match change {
+            Rebinding::Bind(binding) => self.bind(binding, now).replaced,
+            Rebinding::Unbind(when) => self.bindings.unbind(&when, now),
+        }
+    }
+
+    /// Takes over what the order says of bindings.
+    pub(super) fn learn(&mut self, changes: Vec<Rebinding>, known: u64, is_anew: bool) {
+        if is_anew {
+            self.bindings.clear();
+        }
+        let now = Instant::now();
+        for change in changes {
+            self.rebind(change, now);
+        }
+        self.known = known;
+    }
+
+    /// Has the log settle a change.
+    fn have_rebound(&mut self, change: Rebinding, reply: Reply) {
+        if self.draining.is_some() {
+            return reply.give(Err(PublishError::Draining));
+        }
+        let mut group = Group::new(reply);
+        group.change = Some(change);
+        self.take_in(group);
+    }
+
     pub(super) fn bind(&mut self, binding: Binding, now: Instant) -> Bound {
         let outcome = self.bindings.bind(binding, now);
         if outcome.dropped {
@@ -181,7 +260,7 @@ impl Broker {
 }
 
 impl Handler<Bind> for Broker {
-    type Result = Result<Bound, InvalidValue>;
+    type Result = Deferred<Result<Bound, PublishError>>;
 
     fn handle(&mut self, Bind { when, set }: Bind, _: &mut Self::Context) -> Self::Result {
         let now = Instant::now();
@@ -189,13 +268,19 @@ impl Handler<Bind> for Broker {
             self.bindings.check(&binding, now)?;
             Ok(binding)
         });
+        let (deferred, reply) = Reply::bound();
         match checked {
-            Ok(binding) => Ok(self.bind(binding, now)),
+            Ok(binding) if self.log.bound.is_some() => self.have_rebound(Rebinding::Bind(binding), reply),
+            Ok(binding) => {
+                let was_there = self.bind(binding, now).replaced;
+                reply.give(Ok((Vec::new(), was_there)));
+            }
             Err(invalid) => {
                 self.complain(&format_args!("a binding was refused: {invalid}"));
-                Err(invalid)
+                reply.give(Err(PublishError::Invalid { index: 0, invalid }));
             }
         }
+        deferred
     }
 }
 
@@ -210,9 +295,15 @@ impl Handler<BindWith> for Broker {
 }
 
 impl Handler<Unbind> for Broker {
-    type Result = Result<bool, InvalidValue>;
+    type Result = Deferred<Result<bool, PublishError>>;
 
     fn handle(&mut self, Unbind { when }: Unbind, _: &mut Self::Context) -> Self::Result {
-        Ok(self.bindings.unbind(&when.attributes("when")?, Instant::now()))
+        let (deferred, reply) = Reply::unbound();
+        match when.attributes("when") {
+            Ok(when) if self.log.bound.is_some() => self.have_rebound(Rebinding::Unbind(when), reply),
+            Ok(when) => reply.give(Ok((Vec::new(), self.bindings.unbind(&when, Instant::now())))),
+            Err(invalid) => reply.give(Err(PublishError::Invalid { index: 0, invalid })),
+        }
+        deferred
     }
 }

@@ -1,12 +1,13 @@
 //! The broker: owns who is connected and who follows what, takes events in, and sends each to the workers that have
 //! somebody for it.
 //!
-//! Its handlers are in the files of what they are about: [`publish`], [`bind`], [`door`], [`attach`], [`join`], [`query`],
+//! Its handlers are in the files of what they are about: [`publish`], [`commit`], [`bind`], [`door`], [`attach`], [`join`], [`query`],
 //! [`drain`], [`survey`], [`inspect`].
 
 mod attach;
 mod bind;
 mod builder;
+mod commit;
 mod door;
 mod drain;
 mod inspect;
@@ -49,7 +50,8 @@ use super::intake::Intake;
 use super::kept::KeptByInterest;
 use super::local::Local;
 use super::log::{
-    CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Relayed, Trim, Trimmed,
+    CommitFailed, Committed, Follower, Forget, LogHandle, LogHealth, LogSetup, Opened, Progress, Relayed,
+    Trim, Trimmed,
 };
 use super::registry::{Registry, WorkerKey};
 use super::revoked::Revoked;
@@ -81,8 +83,14 @@ pub struct Broker {
     intake: Intake<reply::Reply>,
     /// What events get added on their way in.
     bindings: Bindings,
+    /// The newest change of them that the log has told, if they are settled by it.
+    known: u64,
     ring: Ring,
     lineage: Option<Lineage>,
+    /// How far the log has come, if it takes a while until it is open.
+    filling: Option<Progress>,
+    /// How far the order of a shared log had come, and when it was asked.
+    reached: Option<(Seq, Instant)>,
     timeline: Option<Timeline>,
     head: Seq,
     /// Clients that asked before the log was open.
@@ -132,7 +140,7 @@ impl Broker {
         let log = log.start(LogSetup { follower, retention: settings.retention.clone() })?;
         let heartbeat = Heartbeat::new(me.downgrade(), settings.worker.heartbeat).start();
         Ok(Self {
-            intake: Intake::new(settings.intake, log.commit_bytes),
+            intake: Intake::new(settings.intake, log.commit_bytes, log.bound.is_some()),
             log,
             _heartbeat: heartbeat,
             registry: Registry::default(),
@@ -140,8 +148,11 @@ impl Broker {
             worker_keys: HashMap::new(),
             local: None,
             bindings: Bindings::new(settings.bindings),
+            known: 0,
             ring: Ring::new(settings.ring_events, settings.ring_bytes, 0),
             lineage: None,
+            filling: None,
+            reached: None,
             timeline: None,
             head: 0,
             early: Vec::new(),
@@ -180,6 +191,14 @@ impl Broker {
         let gone = self.kept_by_interest.sweep(Instant::now(), |channel| registry.has_followers(channel));
         for channel in gone {
             self.log.forget.do_send(Forget { channel });
+        }
+    }
+
+    /// The log will not be open for a while: who waits for it is better served elsewhere.
+    fn note_filling(&mut self, progress: Progress) {
+        self.filling = Some(progress);
+        for attach in std::mem::take(&mut self.early) {
+            self.attach(attach);
         }
     }
 
@@ -246,6 +265,7 @@ impl Handler<Opened> for Broker {
         self.head = head;
         self.timeline = Some(lineage.timeline());
         self.lineage = Some(lineage);
+        self.filling = None;
         for attach in std::mem::take(&mut self.early) {
             self.attach(attach);
         }
@@ -274,8 +294,9 @@ impl Handler<Ping> for Broker {
     fn handle(&mut self, Ping { slot, slots }: Ping, _: &mut Self::Context) {
         let Some(timeline) = &self.timeline else { return };
         let cursor = timeline.cursor(self.head);
+        let is_cut_off = self.log.relay.is_some() && !self.is_log_writable;
         for (_, worker) in &self.workers {
-            worker.addr.do_send(PingSlot { slot, slots, cursor: cursor.clone() });
+            worker.addr.do_send(PingSlot { slot, slots, cursor: cursor.clone(), is_cut_off });
         }
     }
 }

@@ -11,14 +11,12 @@ use super::Broker;
 use super::reply::{Deferred, Reply};
 use super::survey::dropped;
 use crate::actors::intake::{Group, Slot};
-use crate::actors::log::{
-    COMMIT_EVENTS, Commit, CommitFailed, Committed, Outcome, Relay, Relayed, Settlement,
-};
+use crate::actors::log::{COMMIT_EVENTS, Outcome, Relay, Relayed};
 use crate::actors::registry::Route;
 use crate::actors::revoked::Standing;
 use crate::actors::trace::Trace;
 use crate::actors::worker::{Deliver, Parcel};
-use crate::binding::Binding;
+use crate::binding::{Binding, Rebinding};
 use crate::channel::Channel;
 use crate::cursor::{Cursor, Seq};
 use crate::error::{InvalidValue, PublishError};
@@ -195,13 +193,17 @@ impl Broker {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let moment = Instant::now();
-        if let Err(error) = self.complete(&mut events, binding.as_ref(), moment) {
-            self.refused += events.len() as u64;
-            self.measures.dropped.add(dropped::INVALID, events.len() as u64);
-            self.complain(&error);
-            return reply.give(Err(error));
-        }
+        let more = match self.complete_accepted(&mut events, binding.as_ref(), moment) {
+            Ok(more) => more,
+            Err(error) => {
+                self.refused += events.len() as u64;
+                self.measures.dropped.add(dropped::INVALID, events.len() as u64);
+                self.complain(&error);
+                return reply.give(Err(error));
+            }
+        };
         let mut group = Group::new(reply);
+        group.bytes += more;
         group.commit = trace.part(|| debug_span!("commit"));
         group.trace = trace;
         for Broadcast { channels, event, publisher } in events {
@@ -214,6 +216,12 @@ impl Broker {
         if self.is_any_worker_behind() {
             return self.refuse(group);
         }
+        let binding = if self.log.bound.is_some() {
+            group.change = binding.map(Rebinding::Bind);
+            None
+        } else {
+            binding
+        };
         if group.is_ephemeral() {
             if let Some(binding) = binding {
                 self.bind(binding, moment);
@@ -221,14 +229,24 @@ impl Broker {
             self.deliver_groups(vec![group], &[], Vec::new(), moment);
             return;
         }
+        if self.take_in(group)
+            && let Some(binding) = binding
+        {
+            self.bind(binding, moment);
+        }
+    }
+
+    /// Has a group committed in its turn, or refuses it.
+    pub(super) fn take_in(&mut self, group: Group<Reply>) -> bool {
         match self.intake.offer(group) {
             Ok(()) => {
-                if let Some(binding) = binding {
-                    self.bind(binding, moment);
-                }
                 self.commit_next();
+                true
             }
-            Err(group) => self.refuse(group),
+            Err(group) => {
+                self.refuse(group);
+                false
+            }
         }
     }
 
@@ -259,16 +277,9 @@ impl Broker {
         })
     }
 
-    fn commit_next(&mut self) {
-        if let Some((ticket, drafts)) = self.intake.next_commit() {
-            self.measures.commit_began = Some(Instant::now());
-            self.log.commit.do_send(Commit { ticket, drafts });
-        }
-    }
-
     /// Sends groups whose stored events are `records` to the workers, every event in its place, and then the receipts:
     /// who has one finds the broker's head at its event or beyond.
-    fn deliver_groups(
+    pub(super) fn deliver_groups(
         &mut self,
         groups: Vec<Group<Reply>>,
         outcomes: &[Outcome],
@@ -282,6 +293,8 @@ impl Broker {
         let mut replies = Vec::with_capacity(groups.len());
         let mut relayed = Vec::new();
         for group in groups {
+            // Ahead of the event that it came with, and of the answer.
+            let was_there = group.change.is_some_and(|change| self.rebind(change, committed));
             let mut receipts = Vec::with_capacity(group.slots.len());
             out.trace = group.trace;
             drop(group.commit);
@@ -317,12 +330,15 @@ impl Broker {
                     }
                 }
             }
-            replies.push((group.reply, receipts));
+            replies.push((group.reply, receipts, was_there));
         }
         out.trace = Trace::default();
         for record in records {
             if self.kept_by_interest.is_in_use() {
                 self.kept_by_interest.hold_of_others(&record.draft.channels, committed);
+            }
+            if self.log.bound.is_some() {
+                self.bindings.touch(&record.draft.attributes, committed);
             }
             self.route(record, &mut out);
         }
@@ -330,8 +346,8 @@ impl Broker {
         if let Some(relay) = self.log.relay.as_ref().filter(|_| !relayed.is_empty()) {
             relay.do_send(Relay::Ephemeral { records: relayed, after: self.head });
         }
-        for (reply, receipts) in replies {
-            reply.give(Ok(receipts));
+        for (reply, receipts, was_there) in replies {
+            reply.give(Ok((receipts, was_there)));
         }
     }
 
@@ -441,29 +457,17 @@ impl Handler<Publish> for Broker {
     }
 }
 
-impl Handler<Committed> for Broker {
-    type Result = ();
-
-    fn handle(&mut self, Committed { records, settles, trims }: Committed, _: &mut Self::Context) {
-        let now = Instant::now();
-        if settles.is_some() {
-            self.measures.end_commit(now);
-        }
-        self.committed += records.len() as u64;
-        let groups = settles.as_ref().and_then(|settlement| self.intake.settle(settlement));
-        let outcomes = settles.map(|Settlement { outcomes, .. }| outcomes).unwrap_or_default();
-        self.deliver_groups(groups.unwrap_or_default(), &outcomes, records, now);
-        self.trim(trims);
-        self.commit_next();
-    }
-}
-
 impl Handler<Relayed> for Broker {
     type Result = ();
 
     fn handle(&mut self, relayed: Relayed, _: &mut Self::Context) {
         let records = match relayed {
             Relayed::Ephemeral(records) => records,
+            Relayed::Rebound { changes, known, is_anew } => return self.learn(changes, known, is_anew),
+            Relayed::Reached(seq) => return self.reached = Some((seq, Instant::now())),
+            Relayed::Stale { ticket } => return self.commit_again(ticket),
+            Relayed::Asked { channel, reply } => return drop(reply.send(self.roll(&channel))),
+            Relayed::Filling(progress) => return self.note_filling(progress),
             Relayed::CloseSession { session, reason } => {
                 self.close_session(session, reason);
                 return;
@@ -476,21 +480,5 @@ impl Handler<Relayed> for Broker {
             self.route(record, &mut out);
         }
         self.send_out(out);
-    }
-}
-
-impl Handler<CommitFailed> for Broker {
-    type Result = ();
-
-    fn handle(&mut self, CommitFailed { ticket, error }: CommitFailed, _: &mut Self::Context) {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::error!(source, "a commit failed");
-        self.measures.end_commit(Instant::now());
-        for group in self.intake.finish(ticket).unwrap_or_default() {
-            let error = PublishError::from(error.clone());
-            self.measures.dropped.add(dropped::reason(&error), group.slots.len() as u64);
-            group.reply.give(Err(error));
-        }
-        self.commit_next();
     }
 }

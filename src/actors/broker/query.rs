@@ -1,14 +1,16 @@
 //! What can be asked of the broker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 
 use super::{Broker, Refused};
 use crate::actors::admission::Full;
 use crate::actors::local::Local;
+use crate::actors::log::{Progress, Relay, Roll};
 use crate::actors::session::LogReader;
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Seq};
@@ -46,6 +48,9 @@ pub struct BrokerStats {
     pub bindings_dropped: u64,
     /// Whether the log is open and takes events.
     pub ready: bool,
+    /// How far the log has come, if it is being filled and that takes a while: the index of an order that is
+    /// elsewhere ([`NatsLog`](crate::NatsLog)), in messages. Clients are sent away meanwhile, to come back.
+    pub filling: Option<Progress>,
     /// Whether the broker is draining.
     pub draining: bool,
     /// How long ago the broker was started.
@@ -57,7 +62,7 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
     serializer.serialize_u64(duration.as_secs())
 }
 
-/// Query: who follows a channel.
+/// Query: who follows a channel, on all nodes that share the log.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Members")]
 pub struct Presence {
@@ -165,6 +170,7 @@ impl Broker {
             bindings: self.bindings.count(Instant::now()),
             bindings_dropped: self.bindings.dropped(),
             ready: self.lineage.is_some() && self.is_log_writable,
+            filling: self.filling,
             draining: self.draining.is_some(),
             uptime: self.started.elapsed(),
         }
@@ -172,15 +178,46 @@ impl Broker {
 }
 
 impl Handler<Presence> for Broker {
-    type Result = MessageResult<Presence>;
+    type Result = ResponseFuture<Members>;
 
     fn handle(&mut self, Presence { channel }: Presence, _: &mut Self::Context) -> Self::Result {
-        let found = self.registry.members(&channel);
-        MessageResult(Members {
-            clients: found.clients,
-            sessions: found.sessions.len(),
-            members: found.sessions.into_iter().take(LISTED).collect(),
+        let here = self.roll(&channel);
+        let elsewhere = self.log.relay.as_ref().map(|relay| {
+            let (reply, answer) = oneshot::channel();
+            relay.do_send(Relay::Ask { channel, reply });
+            answer
+        });
+        Box::pin(async move {
+            let elsewhere = match elsewhere {
+                Some(answer) => answer.await.unwrap_or_default(),
+                None => Vec::new(),
+            };
+            Members::of(std::iter::once(here).chain(elsewhere))
         })
+    }
+}
+
+impl Broker {
+    /// Who follows a channel on this node.
+    pub(super) fn roll(&self, channel: &Channel) -> Roll {
+        let found = self.registry.members(channel);
+        Roll { clients: found.clients, sessions: found.sessions.len(), named: found.sessions }
+    }
+}
+
+impl Members {
+    /// Those of several nodes. A session may have clients on more than one.
+    fn of(rolls: impl Iterator<Item = Roll>) -> Self {
+        let (mut clients, mut unnamed, mut named) = (0, 0, BTreeMap::<SessionId, usize>::new());
+        for roll in rolls {
+            clients += roll.clients;
+            unnamed += roll.sessions.saturating_sub(roll.named.len());
+            for (session, count) in roll.named {
+                *named.entry(session).or_default() += count;
+            }
+        }
+        let sessions = named.len() + unnamed;
+        Self { clients, sessions, members: named.into_iter().take(LISTED).collect() }
     }
 }
 
@@ -228,6 +265,21 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[test]
+    fn a_session_on_two_nodes_is_one() {
+        let [a, b] = [b"a", b"b"].map(|name| SessionId::derived_from(name));
+        let roll = |clients, sessions, named: &[(SessionId, usize)]| Roll {
+            clients,
+            sessions,
+            named: named.iter().copied().collect(),
+        };
+        let members = Members::of([roll(3, 2, &[(a, 2), (b, 1)]), roll(1, 1, &[(a, 1)])].into_iter());
+        assert_eq!((members.clients, members.sessions), (4, 2));
+        assert!(members.members.contains(&(a, 3)) && members.members.contains(&(b, 1)));
+        let many = Members::of([roll(9, 5, &[(a, 2)]), roll(1, 1, &[(b, 1)])].into_iter());
+        assert_eq!((many.clients, many.sessions), (10, 6), "those that were not named count");
+    }
 
     #[test]
     fn so_many_read_the_history_and_so_many_wait() {

@@ -7,6 +7,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
+use super::bind::Bound;
 use super::publish::Receipt;
 use crate::error::PublishError;
 
@@ -56,6 +57,8 @@ impl<A: Actor, M: Message> MessageResponse<A, M> for Deferred<M::Result> {
 pub(super) enum Reply {
     One(Slot<Result<Receipt, PublishError>>),
     Many(Slot<Result<Vec<Receipt>, PublishError>>),
+    Bound(Slot<Result<Bound, PublishError>>),
+    Unbound(Slot<Result<bool, PublishError>>),
     /// For those who may leave before the answer: a dropped `send` would take the message with it.
     Channel(oneshot::Sender<Result<Vec<Receipt>, PublishError>>),
 }
@@ -71,9 +74,25 @@ impl Reply {
         (deferred, Self::Many(slot))
     }
 
-    /// Gives the answer. Nobody may be left to hear it.
-    pub(super) fn give(self, answer: Result<Vec<Receipt>, PublishError>) {
+    pub(super) fn bound() -> (Deferred<Result<Bound, PublishError>>, Self) {
+        let (deferred, slot) = Deferred::new();
+        (deferred, Self::Bound(slot))
+    }
+
+    pub(super) fn unbound() -> (Deferred<Result<bool, PublishError>>, Self) {
+        let (deferred, slot) = Deferred::new();
+        (deferred, Self::Unbound(slot))
+    }
+
+    /// Gives the answer: receipts for events, for bindings whether there was one. Nobody may be left to hear it.
+    pub(super) fn give(self, answer: Result<(Vec<Receipt>, bool), PublishError>) {
+        let (answer, was_there) = match answer {
+            Ok((receipts, was_there)) => (Ok(receipts), was_there),
+            Err(error) => (Err(error), false),
+        };
         match self {
+            Self::Bound(slot) => slot.put(answer.map(|_| Bound { replaced: was_there })),
+            Self::Unbound(slot) => slot.put(answer.map(|_| was_there)),
             // A group of one has one receipt.
             Self::One(slot) => slot
                 .put(answer.and_then(|receipts| receipts.into_iter().next().ok_or(PublishError::Overloaded))),

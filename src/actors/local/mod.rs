@@ -355,7 +355,7 @@ impl Handler<Forward> for Local {
 impl Handler<PingSlot> for Local {
     type Result = ();
 
-    fn handle(&mut self, PingSlot { slot, slots, cursor }: PingSlot, _: &mut Self::Context) {
+    fn handle(&mut self, PingSlot { slot, slots, cursor, .. }: PingSlot, _: &mut Self::Context) {
         for (client, subscriber) in &mut self.subscribers {
             if client.slot(slots) == slot {
                 subscriber.advance(cursor.seq());

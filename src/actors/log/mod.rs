@@ -18,11 +18,13 @@ mod nats;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakRecipient;
 use actix::prelude::*;
+use tokio::sync::oneshot;
 
 pub(super) use self::index::Numbering;
 pub use self::memory::MemoryLog;
@@ -32,6 +34,7 @@ pub(super) use self::memory::Store;
 pub use self::nats::{NatsIndex, NatsLog};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{Durability, SqliteLog};
+pub use crate::binding::{Binding, Rebinding};
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Seq};
 use crate::error::{CloseReason, LogError};
@@ -79,6 +82,8 @@ pub struct LogHandle {
     pub commit_bytes: Option<usize>,
     /// Takes to the other nodes what is not for the log, if there are others.
     pub relay: Option<Recipient<Relay>>,
+    /// Takes batches in the place of `commit`, if bindings are settled by the log's order since others make them too.
+    pub bound: Option<Recipient<BoundCommit>>,
 }
 
 /// Where a log's facts go: to the broker, which may be gone.
@@ -106,6 +111,20 @@ pub struct Commit {
     pub ticket: u64,
     /// The events; at most [`COMMIT_EVENTS`].
     pub drafts: Vec<Draft>,
+}
+
+/// Command: append these events if they were completed by all bindings that stand before them in the order and concern them,
+/// and change a binding with them. If not, nothing is appended or changed, and [`Relayed::Stale`] says so, behind the
+/// [`Relayed::Rebound`] that was missing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct BoundCommit {
+    /// The events, which may be none if something is changed.
+    pub commit: Commit,
+    /// The newest change that they were completed by, as [`Relayed::Rebound`] counts.
+    pub known: u64,
+    /// What is changed.
+    pub change: Option<Rebinding>,
 }
 
 /// Fact: the log is open.
@@ -147,6 +166,13 @@ pub enum Relay {
         /// They were delivered here behind this position.
         after: Seq,
     },
+    /// A question: who follows a channel there? Answered by each of them, or by none.
+    Ask {
+        /// The channel.
+        channel: Channel,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Roll>>,
+    },
     /// The streams of a session are to end.
     CloseSession {
         /// Whose.
@@ -162,6 +188,31 @@ pub enum Relay {
 pub enum Relayed {
     /// These ephemeral events were published.
     Ephemeral(Vec<Arc<Record>>),
+    /// These changes of bindings stand in the order.
+    Rebound {
+        /// The changes, oldest first. This node's own are among them.
+        changes: Vec<Rebinding>,
+        /// Which is the newest.
+        known: u64,
+        /// Whether these are all that there are.
+        is_anew: bool,
+    },
+    /// The order has come so far, on whichever node that was made, as it was asked a moment ago.
+    Reached(Seq),
+    /// A commit of this node is void.
+    Stale {
+        /// Its ticket, which is settled by this.
+        ticket: u64,
+    },
+    /// Nothing was done yet that is not in the log, which is not open: it is being filled.
+    Filling(Progress),
+    /// Another node asks who follows a channel here.
+    Asked {
+        /// The channel.
+        channel: Channel,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Roll>,
+    },
     /// The streams of a session ended.
     CloseSession {
         /// Whose.
@@ -169,6 +220,27 @@ pub enum Relayed {
         /// What the clients were told.
         reason: CloseReason,
     },
+}
+
+/// Who follows a channel on one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// Clients, each once.
+    pub clients: usize,
+    /// Sessions that they belong to.
+    pub sessions: usize,
+    /// These sessions with the number of their clients; the first of them if there are very many.
+    pub named: BTreeMap<SessionId, usize>,
+}
+
+/// How far something has come that takes a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What is done.
+    pub done: u64,
+    /// What there was to do when it began.
+    pub of: u64,
 }
 
 /// Fact: these events have their places. The only thing that makes the broker deliver.

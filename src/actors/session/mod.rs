@@ -614,7 +614,7 @@ impl Handler<Ping> for Session {
 
     fn handle(&mut self, _: Ping, _: &mut Self::Context) {
         if let Some(timeline) = self.timeline.as_ref().filter(|_| self.is_welcomed && !self.base.is_live()) {
-            self.sink.write(self.encoding.ping(&self.cursor(timeline, self.base.position)));
+            self.sink.write(self.encoding.ping(&self.cursor(timeline, self.base.position), false));
         }
     }
 }

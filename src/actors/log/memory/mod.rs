@@ -70,6 +70,7 @@ impl Log for MemoryLog {
             forget: keeper.recipient(),
             commit_bytes: None,
             relay: None,
+            bound: None,
         })
     }
 }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::actors::log::COMMIT_EVENTS;
+use crate::binding::{Binding, Rebinding};
 use crate::channel::Channel;
 use crate::error::CloseReason;
 use crate::event::{Attributes, EventId, EventName, Payload};
@@ -21,11 +22,31 @@ const IS_HUB: u8 = 2;
 const HAS_NAME: u8 = 4;
 const IS_JSON: u8 = 8;
 
+const BIND: u8 = 1;
+const UNBIND: u8 = 2;
+
 /// What a message says.
 #[derive(Debug)]
 pub(super) enum Content {
-    Batch(Vec<Draft>),
+    Batch(Batch),
     CloseSession { session: SessionId, reason: CloseReason },
+}
+
+/// Events, and what they were completed by.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) drafts: Vec<Draft>,
+    /// The message of the newest change of bindings that was known.
+    pub(super) known: u64,
+    /// The change that it is itself.
+    pub(super) change: Option<Rebinding>,
+}
+
+impl Batch {
+    /// Events that are as they are.
+    pub(super) fn settled(drafts: Vec<Draft>) -> Self {
+        Self { drafts, known: u64::MAX, change: None }
+    }
 }
 
 pub(super) fn close_session(session: SessionId, reason: CloseReason) -> Bytes {
@@ -37,10 +58,23 @@ pub(super) fn close_session(session: SessionId, reason: CloseReason) -> Bytes {
 
 /// Lengths and numbers are little-endian; a text is its length and its bytes. What an event takes beside its texts is
 /// less than [`Draft::weight`] has for it, so that a bound in weight is one in bytes.
-pub(super) fn encode(drafts: &[Draft]) -> Bytes {
+pub(super) fn encode(Batch { drafts, known, change }: &Batch) -> Bytes {
     let weight: usize = drafts.iter().map(Draft::weight).sum();
     let mut out = Vec::with_capacity(weight);
     out.push(BATCH);
+    out.extend_from_slice(&known.to_le_bytes());
+    match change {
+        None => out.push(0),
+        Some(Rebinding::Bind(binding)) => {
+            out.push(BIND);
+            pairs(&mut out, &binding.when);
+            pairs(&mut out, &binding.set);
+        }
+        Some(Rebinding::Unbind(when)) => {
+            out.push(UNBIND);
+            pairs(&mut out, when);
+        }
+    }
     number(&mut out, drafts.len());
     for draft in drafts {
         let publisher = draft.publisher.as_ref();
@@ -63,11 +97,7 @@ pub(super) fn encode(drafts: &[Draft]) -> Bytes {
         }
         number(&mut out, draft.channels.len());
         draft.channels.iter().for_each(|channel| text(&mut out, channel.as_str()));
-        number(&mut out, draft.attributes.len());
-        for (key, value) in draft.attributes.iter() {
-            text(&mut out, key);
-            text(&mut out, value);
-        }
+        pairs(&mut out, &draft.attributes);
         text(&mut out, draft.payload.as_str());
     }
     out.into()
@@ -78,8 +108,16 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Content> {
     let mut rest = Rest(bytes);
     let content = match rest.byte()? {
         BATCH => {
+            let known = rest.long()?;
+            let change = match rest.byte()? {
+                0 => None,
+                BIND => Some(Rebinding::Bind(Binding { when: rest.pairs()?, set: rest.pairs()? })),
+                UNBIND => Some(Rebinding::Unbind(rest.pairs()?)),
+                _ => return None,
+            };
             let count = rest.number().filter(|&count| count <= COMMIT_EVENTS)?;
-            Content::Batch((0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?)
+            let drafts = (0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?;
+            Content::Batch(Batch { drafts, known, change })
         }
         CLOSE_SESSION => {
             let session = rest.text()?.parse().ok()?;
@@ -92,6 +130,14 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Content> {
 
 fn number(out: &mut Vec<u8>, number: usize) {
     out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn pairs(out: &mut Vec<u8>, attributes: &Attributes) {
+    number(out, attributes.len());
+    for (key, value) in attributes.iter() {
+        text(out, key);
+        text(out, value);
+    }
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -118,6 +164,18 @@ impl<'a> Rest<'a> {
         usize::try_from(u32::from_le_bytes(bytes)).ok()
     }
 
+    fn long(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.first_chunk().copied()?))
+    }
+
+    fn pairs(&mut self) -> Option<Attributes> {
+        let mut attributes = Attributes::default();
+        for _ in 0..self.number()? {
+            attributes.insert(self.text()?.into(), self.text()?.into()).ok()?;
+        }
+        Some(attributes)
+    }
+
     fn text(&mut self) -> Option<&'a str> {
         let length = self.number()?;
         std::str::from_utf8(self.take(length)?).ok()
@@ -125,7 +183,7 @@ impl<'a> Rest<'a> {
 
     fn draft(&mut self) -> Option<Draft> {
         let flags = self.byte()?;
-        let time = u64::from_le_bytes(self.take(8)?.first_chunk().copied()?);
+        let time = self.long()?;
         let id = EventId::new(self.text()?).ok()?;
         let publisher = match (flags & HAS_PUBLISHER != 0, flags & IS_HUB != 0) {
             (false, _) => None,
@@ -138,10 +196,7 @@ impl<'a> Rest<'a> {
         };
         let count = self.number()?;
         let channels = (0..count).map(|_| self.channel()).collect::<Option<Vec<_>>>()?;
-        let mut attributes = Attributes::default();
-        for _ in 0..self.number()? {
-            attributes.insert(self.text()?.into(), self.text()?.into()).ok()?;
-        }
+        let attributes = self.pairs()?;
         let payload = Payload::restore(self.text()?.into(), flags & IS_JSON != 0);
         Some(Draft { id, publisher, channels: channels.into(), name, payload, attributes, time })
     }
@@ -186,8 +241,11 @@ mod tests {
 
     #[test]
     fn a_batch_reads_back() {
-        let bytes = encode(&drafts());
-        let Some(Content::Batch(read)) = decode(&bytes) else { panic!("a batch") };
+        let bytes = encode(&Batch::settled(drafts()));
+        let Some(Content::Batch(Batch { drafts: read, known: u64::MAX, change: None })) = decode(&bytes)
+        else {
+            panic!("a batch")
+        };
         let all = |drafts: &[Draft]| drafts.iter().map(|draft| format!("{draft:?}")).collect::<Vec<_>>();
         let written = drafts();
         // Two are minted anew each time.
@@ -199,6 +257,18 @@ mod tests {
         assert_eq!(read[1].id.as_str(), "o-7");
         assert_eq!((read.len(), read[4].channels.len()), (5, 0));
         assert!(bytes.len() < written.iter().map(Draft::weight).sum::<usize>());
+    }
+
+    #[test]
+    fn a_change_of_bindings_reads_back() {
+        let [when, set] = ["a", "b"].map(|key| {
+            Event::text("x", "").and_then(|event| event.attribute(key, "v")).expect("valid").attributes
+        });
+        for change in [Rebinding::Bind(Binding { when: when.clone(), set }), Rebinding::Unbind(when)] {
+            let bytes = encode(&Batch { drafts: Vec::new(), known: 7, change: Some(change.clone()) });
+            let Some(Content::Batch(read)) = decode(&bytes) else { panic!("a batch") };
+            assert_eq!((read.drafts.len(), read.known, read.change), (0, 7, Some(change)));
+        }
     }
 
     #[test]
@@ -221,17 +291,18 @@ mod tests {
         }
         let channel = Channel::new("c".repeat(255)).expect("valid");
         let draft = Draft::new(event, [channel].into(), Publisher::named("p".repeat(100)), 0);
-        assert!(encode(std::slice::from_ref(&draft)).len() <= draft.weight());
+        let weight = draft.weight();
+        assert!(encode(&Batch::settled(vec![draft])).len() <= weight);
     }
 
     #[test]
     fn what_breaks_a_rule_is_no_batch() {
-        let bytes = encode(&drafts());
+        let bytes = encode(&Batch::settled(drafts()));
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_none(), "cut at {cut}");
         }
         assert!(decode(&[&bytes[..], b"x"].concat()).is_none());
-        let with = |draft: Draft| decode(&encode(&[draft]));
+        let with = |draft: Draft| decode(&encode(&Batch::settled(vec![draft])));
         let good = drafts().remove(0);
         assert!(with(good.clone()).is_some());
         for name in ["a\nb", "$else", "$session/x", "", "a//b"] {
@@ -248,7 +319,7 @@ mod tests {
             let _ = decode(&bytes);
             bytes.insert(0, BATCH);
             let _ = decode(&bytes);
-            let mut good = encode(&drafts()).to_vec();
+            let mut good = encode(&Batch::settled(drafts())).to_vec();
             let at = at % good.len();
             good[at] = byte;
             let _ = decode(&good);

@@ -9,24 +9,27 @@ use std::time::{Duration, Instant};
 use actix::WeakAddr;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 
-use super::batch::{self, Content};
+use super::batch::{self, Batch, Content};
+use super::bindings;
 use super::extent::Extent;
 use super::failure::Failure;
-use super::front::{AlignTo, Fed, Feeding, Front, Message};
+use super::front::{AlignTo, Fed, Feeding, Front, KnowsBindings, Message, Recalled};
 use super::link::{Link, pause};
 use crate::error::LogError;
 
 /// Messages that are asked for at a time.
-const BATCH: usize = 256;
-/// The server says as often that it is still there; twice nothing is trouble.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const BATCH: usize = 512;
+/// The server says as often that it is still there; twice nothing is trouble. Soon enough that a node knows that it may be
+/// behind before a client with a cursor of another node has waited for it in vain.
+const HEARTBEAT: Duration = Duration::from_millis(750);
 const EXPIRES: Duration = Duration::from_secs(5);
 /// The server lets go of a consumer that nobody has asked for so long.
 const INACTIVE: Duration = Duration::from_secs(30);
-/// How often it is looked at what the stream still has.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked at what the stream has: often enough that a client that is ahead of this node waits for one look.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// As much as is handed on in one go.
 const CHUNK_BYTES: usize = 4 << 20;
 const CHUNK_EVENTS: usize = 4096;
@@ -67,17 +70,53 @@ impl<E: std::error::Error> From<E> for End {
 
 /// Feeds until something is wrong.
 async fn feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> End {
-    match try_feed(link, node, front).await {
+    let mut handed = Handed::default();
+    let end = match try_feed(link, node, front, &mut handed).await {
         Ok(never) => match never {},
         Err(end) => end,
+    };
+    // Whoever feeds next begins behind it.
+    let _ = handed.settled().await;
+    end
+}
+
+/// What the front was handed and has not come to the end of. The next is read meanwhile, and waits.
+#[derive(Default)]
+struct Handed(Option<LocalBoxFuture<'static, Result<(), End>>>);
+
+impl Handed {
+    /// Hands on what came. There must be nothing before it.
+    fn hand(&mut self, front: &WeakAddr<Front>, fed: Fed) -> Result<(), End> {
+        // On its way at once, and not when it is waited for.
+        let sending = front.upgrade().ok_or(End::Gone)?.send(fed);
+        self.0 = Some(Box::pin(async { sending.await.map_err(|_| End::Gone)?.map_err(End::from) }));
+        Ok(())
+    }
+
+    /// Waits until there is nothing.
+    async fn settled(&mut self) -> Result<(), End> {
+        if self.0.is_some() { self.done().await } else { Ok(()) }
+    }
+
+    /// Waits until what there is is done; for ever if there is nothing.
+    async fn done(&mut self) -> Result<(), End> {
+        let Some(handed) = &mut self.0 else { return std::future::pending().await };
+        let done = handed.await;
+        self.0 = None;
+        done
     }
 }
 
-async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<std::convert::Infallible, End> {
+async fn try_feed(
+    link: &Link,
+    node: &str,
+    front: &WeakAddr<Front>,
+    handed: &mut Handed,
+) -> Result<std::convert::Infallible, End> {
     let mut connections = link.connections.clone();
     connections.mark_unchanged();
     let extent = Extent::of(&link.stream().await?);
-    let mut last = ask(front, AlignTo(extent.clone())).await?;
+    let mut last = align(link, front, extent.clone()).await?;
     let consumer = consumer(link, node, last).await?;
     let messages = consumer
         .stream()
@@ -93,14 +132,21 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
     loop {
         let next = tokio::select! {
             next = messages.next() => next,
+            done = handed.done() => {
+                done?;
+                continue;
+            }
             // What the old connection still owed may never come, and be missed only when a heartbeat is.
             _ = connections.changed() => return Err(Failure::broken("there is a new connection").into()),
             _ = look.tick() => {
-                let now = Extent::of(&link.stream().await?);
+                handed.settled().await?;
+                // As soon as by the heartbeat it is known here that nothing comes.
+                let looking = tokio::time::timeout(LOOK_EVERY, link.stream()).await;
+                let now = Extent::of(&looking.map_err(Failure::broken)??);
                 if now.log != extent.log || now.last < last {
                     return Err(Failure::broken("the stream is another, or has lost its end").into());
                 }
-                last = last.max(ask(front, AlignTo(now)).await?);
+                last = last.max(align(link, front, now).await?);
                 continue;
             }
         };
@@ -125,12 +171,22 @@ async fn try_feed(link: &Link, node: &str, front: &WeakAddr<Front>) -> Result<st
             next = if is_full { None } else { messages.next().now_or_never() };
         }
         if !messages_read.is_empty() {
-            ask(front, Fed { messages: messages_read, pending }).await?;
+            handed.settled().await?;
+            handed.hand(front, Fed { messages: messages_read, pending })?;
         }
         if let Some(why) = trouble {
             return Err(Failure::broken(why).into());
         }
     }
+}
+
+/// Has the front hold its index against the stream, and sees to it that it knows the bindings up to there.
+async fn align(link: &Link, front: &WeakAddr<Front>, extent: Extent) -> Result<u64, End> {
+    let last = ask(front, AlignTo(extent)).await?;
+    if !ask(front, KnowsBindings).await? {
+        ask(front, Recalled(bindings::recall(link, last).await?)).await?;
+    }
+    Ok(last)
 }
 
 /// Asks the front, and waits for what comes of it.
@@ -186,7 +242,7 @@ fn read(message: &jetstream::Message, delivery: &mut u64) -> Result<(Message, Si
         (info.stream_sequence, Size { bytes: message.payload.len(), pending: info.pending });
     let content = batch::decode(&message.payload).unwrap_or_else(|| {
         tracing::warn!(sequence, subject = %message.subject, "a message of the stream is no batch; passed over");
-        Content::Batch(Vec::new())
+        Content::Batch(Batch::settled(Vec::new()))
     });
     let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
     let read = Message {

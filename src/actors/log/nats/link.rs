@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) max_age: Duration,
     pub(super) max_bytes: u64,
     pub(super) replicas: usize,
+    /// Whether one that is there must have as many copies.
+    pub(super) is_replicas_checked: bool,
 }
 
 #[derive(Clone)]
@@ -128,6 +130,8 @@ impl Plan {
         look("max_msg_size", found.max_message_size <= 0, &found.max_message_size, &-1);
         look("no_ack", !found.no_ack, &found.no_ack, &false);
         look("sealed", !found.sealed, &found.sealed, &false);
+        let replicas = (found.num_replicas, self.replicas);
+        look("num_replicas", !self.is_replicas_checked || replicas.0 == replicas.1, &replicas.0, &replicas.1);
         let is_copy = found.mirror.is_some() || found.sources.is_some();
         look("being a copy of another stream", !is_copy, &is_copy, &false);
         let is_long = found.max_age.is_zero() || found.max_age >= 2 * WINDOW;
@@ -154,10 +158,20 @@ mod tests {
 
     #[test]
     fn a_stream_that_differs_is_refused_by_name() {
-        let plan = Plan { stream: "s".into(), max_age: WINDOW * 9, max_bytes: 1, replicas: 1 };
+        let plan = Plan {
+            stream: "s".into(),
+            max_age: WINDOW * 9,
+            max_bytes: 1,
+            replicas: 1,
+            is_replicas_checked: false,
+        };
         assert!(plan.check(&plan.config()).is_ok());
         let kept = Config { max_age: Duration::ZERO, max_bytes: -1, num_replicas: 3, ..plan.config() };
         assert!(plan.check(&kept).is_ok(), "how much is kept is the operator's");
+        let exact = Plan { is_replicas_checked: true, ..plan.clone() };
+        assert!(
+            exact.check(&kept).expect_err("refused").to_string().contains("num_replicas is 3 and must be 1")
+        );
         let differing = Config {
             storage: StorageType::Memory,
             duplicate_window: Duration::from_secs(1),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::batch::{self, Content};
+use super::batch::{self, Batch, Content};
 use super::front::{Front, Heard};
 use super::link::Link;
 use super::subject;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one may take to be handed to the connection.
 const SEND: Duration = Duration::from_secs(1);
 
-const NODE: &str = "Fanfare-Node";
+pub(super) const NODE: &str = "Fanfare-Node";
 const AFTER: &str = "Fanfare-After";
 
 /// Ephemeral events on their way out, and the position that they come behind.
@@ -50,6 +50,15 @@ pub(super) async fn send(link: Link, node: String, mut passing: mpsc::Receiver<P
     }
 }
 
+/// Whether a message is by this node.
+pub(super) fn is_by(message: &async_nats::Message, node: &str) -> bool {
+    header(message, NODE).is_some_and(|by| by.as_str() == node)
+}
+
+fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a async_nats::HeaderValue> {
+    message.headers.as_ref().and_then(|headers| headers.get(name))
+}
+
 /// A way in for [`send`]. More than it takes is dropped.
 pub(super) fn outbox() -> (mpsc::Sender<Passing>, mpsc::Receiver<Passing>) {
     mpsc::channel(WAITING)
@@ -57,18 +66,17 @@ pub(super) fn outbox() -> (mpsc::Sender<Passing>, mpsc::Receiver<Passing>) {
 
 pub(super) fn encode(records: &[Arc<Record>]) -> Bytes {
     let drafts: Vec<Draft> = records.iter().map(|record| record.draft.clone()).collect();
-    batch::encode(&drafts)
+    batch::encode(&Batch::settled(drafts))
 }
 
 /// Hands on what other nodes send until the front is gone.
 pub(super) async fn hear(mut heard: Subscriber, node: String, front: WeakAddr<Front>) {
     while let Some(message) = heard.next().await {
-        let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name));
-        if header(NODE).is_some_and(|by| by.as_str() == node) {
+        if is_by(&message, &node) {
             continue;
         }
-        let after = header(AFTER).and_then(|after| after.as_str().parse().ok()).unwrap_or_default();
-        let Some(Content::Batch(drafts)) = batch::decode(&message.payload) else { continue };
+        let after = header(&message, AFTER).and_then(|after| after.as_str().parse().ok()).unwrap_or_default();
+        let Some(Content::Batch(Batch { drafts, .. })) = batch::decode(&message.payload) else { continue };
         let records = drafts.into_iter().map(|draft| Arc::new(Record::ephemeral(draft))).collect();
         let Some(front) = front.upgrade() else { return };
         if front.send(Heard { records, after }).await.is_err() {

@@ -3,7 +3,8 @@
 //! - `subject`, `batch`: how a commit is one message. `extent`: which order a stream is, and its positions.
 //! - `link`: the connection, and the stream made or checked.
 //! - `publish`: from a commit to the stream. `feed`: from the stream back, in order, once, whatever breaks in between.
-//! - `live`: ephemeral events, beside the stream.
+//! - `bindings`: which events the bindings were that stand before them, as the order has it.
+//! - `live`: ephemeral events, beside the stream. `roll`: who is on the other nodes.
 //! - `front`: the actor between these, the index and the broker.
 //!
 //! # What happens when
@@ -16,6 +17,7 @@
 //! again: every client comes back with its cursor, and is told `$reset` or `$gap`.
 
 mod batch;
+mod bindings;
 mod extent;
 mod failure;
 mod feed;
@@ -23,6 +25,7 @@ mod front;
 mod link;
 mod live;
 mod publish;
+mod roll;
 mod subject;
 
 use std::sync::mpsc::sync_channel;
@@ -78,7 +81,11 @@ use crate::error::{InvalidValue, LogError};
 ///   should hold more than two minutes.
 /// - What [`Retention`](crate::Retention) keeps by interest goes by the clients of each node: what is published where nobody
 ///   follows the channel is ephemeral, and what a node keeps of it goes when its own clients have gone.
-/// - Bindings and presence are of one node.
+/// - Bindings stand in the stream; see [`Bind`](crate::Bind) for what of them a node knows that starts later.
+/// - [`Presence`](crate::Presence) asks the other nodes, each of which answers for its own clients. A node that has died
+///   counts for nobody from then on; for three seconds it is still waited for, half a second each time. One that is cut
+///   off answers for itself alone. A session that has clients on several nodes is one, unless a node has more than 20,000
+///   sessions on the channel.
 /// - When the stream was made again, or has let go of what a node that was cut off did not see, all streams of the node end
 ///   ([`CloseReason::Unavailable`](crate::CloseReason::Unavailable)), those of subscribers in its process among them.
 /// - A stream with one replica may lose its newest events in a power cut, and give their positions again.
@@ -128,6 +135,7 @@ impl NatsLog {
             max_age: Duration::from_secs(24 * 3600),
             max_bytes: 1 << 30,
             replicas: 1,
+            is_replicas_checked: false,
         };
         Ok(Self { servers, plan, index: MemoryLog::default().into() })
     }
@@ -153,6 +161,14 @@ impl NatsLog {
     #[must_use]
     pub fn keep(mut self, max_age: Duration, max_bytes: u64, replicas: usize) -> Self {
         self.plan = Plan { max_age, max_bytes, replicas, ..self.plan };
+        self
+    }
+
+    /// In how many copies, each on another server: what a stream that is not there yet is made with, and what one that is
+    /// there must have.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.plan = Plan { replicas, is_replicas_checked: true, ..self.plan };
         self
     }
 

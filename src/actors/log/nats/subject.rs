@@ -7,14 +7,32 @@ use crate::channel::Channel;
 /// What stands for a batch whose first event is for nobody: an escape that no name has.
 const NOBODY: &str = "=";
 
+/// Where bindings are changed: an escape that no name has, either.
+const CHANGES: &str = "=bindings";
+
 /// The subjects of a log's stream.
 pub(super) fn all(stream: &str) -> String {
     format!("{stream}.ev.>")
 }
 
+/// The subject of what changes bindings, with the events that come with it.
+pub(super) fn changes(stream: &str) -> String {
+    format!("{stream}.ev.{CHANGES}")
+}
+
 /// The subject of ephemeral events, beside the stream.
 pub(super) fn live(stream: &str) -> String {
     format!("{stream}.live")
+}
+
+/// The subject on which nodes say that they are there.
+pub(super) fn here(stream: &str) -> String {
+    format!("{stream}.here")
+}
+
+/// The subject on which nodes are asked who follows a channel there.
+pub(super) fn who(stream: &str) -> String {
+    format!("{stream}.who")
 }
 
 /// The subject of a batch by its first channel.

@@ -116,6 +116,7 @@ impl Log for SqliteLog {
             forget: front.recipient(),
             commit_bytes: None,
             relay: None,
+            bound: None,
         })
     }
 }

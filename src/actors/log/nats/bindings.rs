@@ -1,0 +1,129 @@
+//! What the order says of bindings: which of its messages changed them, and whether a batch was written without knowing of
+//! one that stands before it.
+//!
+//! Who publishes completes its events by the bindings that it knows, and says up to where it knows them. A message that
+//! comes behind a change it should have known is void: every node passes it over, since all see the same messages in the
+//! same order, and who wrote it completes its events anew and publishes them again.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures_util::StreamExt;
+
+use super::batch::{self, Content};
+use super::failure::Failure;
+use super::link::Link;
+use super::subject;
+use crate::actors::log::Rebinding;
+use crate::event::Attributes;
+use crate::record::Draft;
+
+/// As many changes as are remembered. Who is further behind publishes again.
+const REMEMBERED: usize = 20_000;
+
+/// The changes by their messages' sequence.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    whens: BTreeMap<u64, Attributes>,
+    /// The newest that was forgotten.
+    forgotten: u64,
+}
+
+impl Changes {
+    pub(super) fn note(&mut self, sequence: u64, change: &Rebinding) {
+        self.whens.insert(sequence, change.when().clone());
+        while self.whens.len() > REMEMBERED {
+            if let Some((sequence, _)) = self.whens.pop_first() {
+                self.forgotten = sequence;
+            }
+        }
+    }
+
+    /// Whether events that stand in message `sequence` were completed without a change before it that concerns them.
+    pub(super) fn concern(&self, drafts: &[Draft], known: u64, sequence: u64) -> bool {
+        if drafts.is_empty() || known >= sequence {
+            return false;
+        }
+        let mut missed = self.whens.range(known + 1..sequence).map(|(_, when)| when);
+        known < self.forgotten || missed.any(|when| drafts.iter().any(|draft| draft.attributes.contain(when)))
+    }
+}
+
+/// The changes that the stream still has up to a message.
+pub(super) async fn recall(link: &Link, until: u64) -> Result<Vec<(u64, Rebinding)>, Failure> {
+    let stream = &link.plan.stream;
+    let config = pull::Config {
+        description: Some("bindings, for a node of fanfare that begins".into()),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::None,
+        filter_subject: subject::changes(stream),
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = link.context.create_consumer_on_stream(config, stream).await.map_err(Failure::broken)?;
+    let (name, mut left) = (consumer.cached_info().name.clone(), consumer.cached_info().num_pending);
+    let mut found = Vec::new();
+    let reading = async {
+        let mut messages = consumer.messages().await.map_err(Failure::broken)?;
+        while left > 0 {
+            let message = messages.next().await.ok_or_else(|| Failure::broken("it ended"))?;
+            let message = message.map_err(Failure::broken)?;
+            let info = message.info().map_err(Failure::broken)?;
+            left = info.pending;
+            if info.stream_sequence > until {
+                break;
+            }
+            if let Some(Content::Batch(batch)) = batch::decode(&message.payload)
+                && let Some(change) = batch.change
+            {
+                found.push((info.stream_sequence, change));
+            }
+        }
+        Ok(())
+    };
+    let read = reading.await;
+    // It goes by itself too, after some seconds.
+    let _ = link.context.delete_consumer_from_stream(&name, stream).await;
+    read.map(|()| found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::identity::Publisher;
+
+    fn attributes(key: &str, value: &str) -> Attributes {
+        Event::text("x", "").and_then(|event| event.attribute(key, value)).expect("valid").attributes
+    }
+
+    fn draft(key: &str, value: &str) -> Draft {
+        let event = Event::text("x", "").and_then(|event| event.attribute(key, value)).expect("valid");
+        Draft::new(event, [].into(), Publisher::HUB, 0)
+    }
+
+    #[test]
+    fn who_did_not_know_of_a_change_before_is_void_if_it_is_concerned() {
+        let mut changes = Changes::default();
+        changes.note(5, &Rebinding::Unbind(attributes("alias", "a")));
+        let concerned = [draft("alias", "b"), draft("alias", "a")];
+        assert!(changes.concern(&concerned, 4, 6));
+        assert!(!changes.concern(&concerned, 5, 6), "it was known");
+        assert!(!changes.concern(&concerned, 4, 5), "nor does it concern what stands before it");
+        assert!(!changes.concern(&concerned[..1], 0, 9), "another alias");
+        assert!(!changes.concern(&[], 0, 9));
+        assert!(!changes.concern(&concerned, u64::MAX, 9));
+    }
+
+    #[test]
+    fn changes_are_forgotten_and_who_may_have_missed_one_is_void() {
+        let mut changes = Changes::default();
+        for sequence in 1..=REMEMBERED as u64 + 3 {
+            changes.note(sequence, &Rebinding::Unbind(attributes("alias", "a")));
+        }
+        assert_eq!((changes.whens.len(), changes.forgotten), (REMEMBERED, 3));
+        let other = [draft("alias", "b")];
+        assert!(changes.concern(&other, 2, u64::MAX) && !changes.concern(&other, 3, u64::MAX));
+    }
+}
