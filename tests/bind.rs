@@ -6,8 +6,11 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use actix::Addr;
-use fanfare::{Bind, Broadcast, Broker, Drain, Event, EventId, MemoryLog, Pairs, PublishError, Unbind};
+use fanfare::{
+    Bind, Broadcast, Broker, Drain, Event, EventId, InvalidValue, MemoryLog, Pairs, PublishError, Unbind,
+};
 use support::bad_log::BadLog;
+use support::order::{builder, ordered};
 use support::{TestServer, serve, sse::SseClient};
 
 fn line(attributes: &[(&str, &str)], data: impl Into<String>) -> Event {
@@ -21,6 +24,14 @@ fn broadcast(attributes: &[(&str, &str)], data: impl Into<String>) -> Broadcast 
 
 fn bind(when: &[(&str, &str)], set: &[(&str, &str)]) -> Bind {
     Bind { when: when.iter().copied().collect(), set: set.iter().copied().collect() }
+}
+
+/// What was wrong with a binding.
+fn invalid(error: PublishError) -> InvalidValue {
+    match error {
+        PublishError::Invalid { invalid, .. } => invalid,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn bound(server: &TestServer, when: &[(&str, &str)], set: &[(&str, &str)]) {
@@ -43,7 +54,7 @@ async fn all(client: &mut SseClient, count: usize) -> Vec<String> {
 /// of another alias neither. The follower of the alias itself misses nothing.
 #[actix_web::test]
 async fn events_of_an_alias_arrive_from_the_bind_on() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut scroll = server.live("channel=lines&filter=scroll:7").await;
     let mut alias = server.live("channel=lines&filter=native_session:s").await;
     let both = [("connector", "c"), ("native_session", "s")];
@@ -82,7 +93,7 @@ async fn events_of_an_alias_arrive_from_the_bind_on() {
 /// The event that is published with a binding is routed by it, also when it takes the place of another binding.
 #[actix_web::test]
 async fn the_binding_event_is_routed_by_its_own_binding() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut one = server.live("channel=lines&filter=scroll:1").await;
     let mut two = server.live("channel=lines&filter=scroll:2").await;
     for (scroll, data) in [("1", "registered"), ("2", "moved")] {
@@ -107,13 +118,13 @@ async fn the_binding_event_is_routed_by_its_own_binding() {
 async fn a_refused_event_leaves_no_binding() {
     let alias = [("session", "s")];
     // Full: the log never answers, and one event waits.
-    let full = serve(Broker::builder().in_flight(1, 1 << 20).log(BadLog { fails: false }));
+    let full = serve(builder().in_flight(1, 1 << 20).log(BadLog { fails: false }));
     full.broker.do_send(broadcast(&[], "waits"));
     // Draining.
-    let draining = serve(Broker::builder());
+    let draining = serve(builder());
     draining.broker.do_send(Drain);
     // Too much: with what another binding sets.
-    let much = serve(Broker::builder());
+    let much = serve(builder());
     let ten: Vec<_> = (0..10).map(|n| n.to_string()).collect();
     let ten: Vec<_> = ten.iter().map(|key| (key.as_str(), "v")).collect();
     bound(&much, &alias, &[("scroll", "old")]).await;
@@ -138,7 +149,7 @@ async fn a_refused_event_leaves_no_binding() {
 /// What is wrong is said with its field and rule, wherever it is found.
 #[actix_web::test]
 async fn what_is_wrong_is_refused_by_name() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let empty: [(&str, &str); 0] = [];
     for (when, set, field) in [
         (&empty[..], &[("a", "1")][..], "when"),
@@ -147,14 +158,15 @@ async fn what_is_wrong_is_refused_by_name() {
         (&[("a", "1"), ("a", "2")], &[("b", "2")], "when"),
         (&[("a", "\n")], &[("b", "2")], "when"),
     ] {
-        let invalid = server.broker.send(bind(when, set)).await.expect("answered").expect_err("refused");
+        let refused = server.broker.send(bind(when, set)).await.expect("answered").expect_err("refused");
+        let invalid = invalid(refused);
         assert_eq!(invalid.field(), field, "{when:?} {set:?}");
         let pairs = |pairs: &[(&str, &str)]| pairs.iter().copied().collect::<Pairs>();
         let at_once = Bind::new(pairs(when), pairs(set));
         assert_eq!(at_once.expect_err("refused"), invalid);
     }
     let unnamed = server.broker.send(Unbind { when: [("", "1")].into() }).await.expect("answered");
-    assert_eq!(unnamed.expect_err("refused").field(), "when");
+    assert_eq!(invalid(unnamed.expect_err("refused")).field(), "when");
     let astray = bind(&[("a", "1")], &[("b", "2")]).with(broadcast(&[("a", "2")], "x"));
     assert_eq!(astray.expect_err("it is not routed by it").field(), "attributes");
     assert_eq!(server.stats().await.bindings, 0);
@@ -163,8 +175,8 @@ async fn what_is_wrong_is_refused_by_name() {
     for n in 0..64 {
         bound(&server, &[(&format!("key{n}"), "1")], &[("to", "x")]).await;
     }
-    let invalid = server.broker.send(bind(&[("key64", "1")], &[("to", "x")])).await.expect("answered");
-    assert_eq!(invalid.expect_err("refused").field(), "when");
+    let refused = server.broker.send(bind(&[("key64", "1")], &[("to", "x")])).await.expect("answered");
+    assert_eq!(invalid(refused.expect_err("refused")).field(), "when");
     bound(&server, &[("key0", "2")], &[("to", "x")]).await;
     assert_eq!(server.stats().await.bindings, 65);
 }
@@ -172,7 +184,7 @@ async fn what_is_wrong_is_refused_by_name() {
 /// An event that bindings would give too many attributes is refused with its batch; nothing is left out in silence.
 #[actix_web::test]
 async fn an_event_with_too_many_attributes_is_refused() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     bound(&server, &[("a", "1")], &[("x", "1"), ("y", "1")]).await;
     let event = |count: usize| {
         let own: Vec<_> = (1..count).map(|n| format!(r#""own{n}":"v""#)).collect();
@@ -186,18 +198,19 @@ async fn an_event_with_too_many_attributes_is_refused() {
     let batch = server.publish(&format!("[{},{}]", event(14), event(15))).await;
     assert_eq!((batch.status(), &batch.problem()["index"]), (400, &1.into()));
     let stats = server.stats().await;
-    assert_eq!((stats.head, stats.refused), (1, 3));
+    assert_eq!((stats.published, stats.refused), (1, 3));
 }
 
 #[actix_web::test]
 async fn unbinding_ends_it_and_can_be_said_twice() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut client = server.live("channel=lines&filter=scroll:7").await;
     bound(&server, &[("c", "1"), ("s", "1")], &[("scroll", "7")]).await;
     publish(&server, &[("c", "1"), ("s", "1")], "bound").await;
     for was_there in [true, false] {
         let unbind = Unbind { when: [("s", "1"), ("c", "1")].into() };
-        assert_eq!(server.broker.send(unbind).await.expect("answered"), Ok(was_there));
+        let answer = server.broker.send(unbind).await.expect("answered");
+        assert_eq!(answer.expect("unbound"), was_there);
     }
     publish(&server, &[("c", "1"), ("s", "1")], "unbound").await;
     publish(&server, &[("scroll", "7")], "end").await;
@@ -208,7 +221,7 @@ async fn unbinding_ends_it_and_can_be_said_twice() {
 /// The table has its bounds: what was unused for longest makes room, and what nobody uses leaves.
 #[actix_web::test]
 async fn the_table_is_bounded_by_count_and_age() {
-    let server = serve(Broker::builder().bindings(3, Duration::from_secs(3600)));
+    let server = serve(builder().bindings(3, Duration::from_secs(3600)));
     let mut client = server.live("channel=lines&filter=scroll:7").await;
     for n in 0..10 {
         bound(&server, &[("s", &n.to_string())], &[("scroll", "7")]).await;
@@ -226,7 +239,7 @@ async fn the_table_is_bounded_by_count_and_age() {
     }
     assert_eq!(all(&mut client, 12).await, [["0"; 10].as_slice(), &["8", "9"]].concat());
 
-    let server = serve(Broker::builder().bindings(3, Duration::from_millis(50)));
+    let server = serve(builder().bindings(3, Duration::from_millis(50)));
     bound(&server, &[("s", "1")], &[("scroll", "7")]).await;
     server.until(Duration::from_secs(5), |stats| stats.bindings == 0).await;
     let mut client = server.live("channel=lines&filter=scroll:7").await;
@@ -239,10 +252,10 @@ async fn the_table_is_bounded_by_count_and_age() {
 /// What comes back from the log is what was committed, not what is bound when it is read.
 #[actix_web::test]
 async fn resume_sees_what_was_bound() {
-    let memory = || Broker::builder().log(MemoryLog::default());
+    let memory = || builder().log(ordered(MemoryLog::default()));
     let mut builders = vec![memory().ring(1, 1 << 20), memory()];
     #[cfg(feature = "sqlite")]
-    builders.push(Broker::builder().ring(1, 1 << 20).log(sqlite::log("resume")));
+    builders.push(builder().ring(1, 1 << 20).log(ordered(sqlite::log("resume"))));
     for builder in builders {
         let server = serve(builder);
         let mut cut = server.live("channel=lines&filter=scroll:7").await;
@@ -275,7 +288,7 @@ async fn resume_sees_what_was_bound() {
 /// An event that was published before the bind and again after it is the first one still.
 #[actix_web::test]
 async fn publishing_again_does_not_route_what_was_published() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let again = || {
         let event = line(&[("s", "1")], "once").id(EventId::new("once").expect("valid"));
         Broadcast::channel("lines", event).expect("valid")
@@ -301,7 +314,7 @@ fn publish_alias(broker: &Addr<Broker>, alias: &str, data: String) {
 /// alias the log has events without what is bound, then the binding event, then events with it, and no other order.
 #[actix_web::test]
 async fn concurrent_binds_and_publishes_never_misroute() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut routed = server.live("channel=lines&filter=bound:yes&format=envelope").await;
     let start = Arc::new(Barrier::new(BINDERS + BYSTANDERS));
     let mut threads = Vec::new();
@@ -333,7 +346,7 @@ async fn concurrent_binds_and_publishes_never_misroute() {
         thread.join().expect("no panic");
     }
     let total = ALIASES * (2 + BYSTANDERS) + ALIASES / 2;
-    server.until(Duration::from_secs(20), |stats| stats.head == total as u64).await;
+    server.until(Duration::from_secs(20), |stats| stats.published == total as u64).await;
     assert_eq!(server.stats().await.bindings, ALIASES);
 
     let mut log = server.live("channel=lines&from=earliest&format=envelope").await;
@@ -392,7 +405,7 @@ mod sqlite {
     #[actix_web::test]
     async fn a_restart_forgets_bindings_and_not_what_they_set() {
         let path = path("restart");
-        let before = serve(Broker::builder().log(SqliteLog::open(&path).expect("a log")));
+        let before = serve(builder().log(ordered(SqliteLog::open(&path).expect("a log"))));
         bound(&before, &[("s", "1")], &[("scroll", "7")]).await;
         publish(&before, &[("s", "1")], "bound").await;
         before.handle.stop(true).await;
@@ -407,7 +420,7 @@ mod sqlite {
             }
         });
 
-        let after = serve(Broker::builder().log(freed.await.expect("freed")));
+        let after = serve(builder().log(ordered(freed.await.expect("freed"))));
         assert_eq!(after.stats().await.bindings, 0);
         publish(&after, &[("s", "1")], "forgotten").await;
         publish(&after, &[("scroll", "7")], "end").await;

@@ -10,10 +10,9 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, join3};
@@ -45,16 +44,9 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// An address to come back to. Below the ports that the system gives to clients: one of those could take it meanwhile.
 fn address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + u16::try_from(std::process::id() % 10_000).expect("small");
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr().expect("bound");
-        }
-    }
+    let [address] = support::addresses();
+    address
 }
 
 fn command(log: &Path, listen: SocketAddr, args: &[&str]) -> Command {

@@ -2,7 +2,8 @@
 
 mod support;
 
-use fanfare::{Batch, Broadcast, Broker, Event, MemoryLog, SqliteLog};
+use fanfare::{Batch, Broadcast, Event, MemoryLog, SqliteLog};
+use support::order::{builder, nth, ordered};
 use support::{TestServer, http, serve, sse::SseClient};
 
 async fn publish(server: &TestServer, channel: &str, data: impl Into<String>) {
@@ -23,7 +24,7 @@ async fn data(client: &mut SseClient, count: usize) -> Vec<String> {
 #[actix_web::test]
 async fn a_client_that_comes_back_gets_what_it_missed() {
     for ring in [1, 1000] {
-        let server = serve(Broker::builder().ring(ring, 1 << 20));
+        let server = serve(builder().ring(ring, 1 << 20));
         let mut client = server.live("channel=a&channel=b").await;
         for n in 0..4 {
             publish(&server, ["a", "b", "other"][n % 3], n.to_string()).await;
@@ -50,7 +51,7 @@ async fn a_client_that_comes_back_gets_what_it_missed() {
 /// A stream that is cut at the first heartbeat, or before any event, resumes from where it was.
 #[actix_web::test]
 async fn the_first_block_is_a_position() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     publish(&server, "a", "before").await;
     let mut cut = server.open("channel=a").await;
     let position = cut.welcome().await.id.expect("a position");
@@ -63,7 +64,7 @@ async fn the_first_block_is_a_position() {
 #[actix_web::test]
 async fn where_to_begin_can_be_chosen() {
     for ring in [2, 1000] {
-        let server = serve(Broker::builder().ring(ring, 1 << 20));
+        let server = serve(builder().ring(ring, 1 << 20));
         for n in 0..20 {
             publish(&server, ["a", "b"][n % 2], n.to_string()).await;
         }
@@ -86,7 +87,7 @@ async fn where_to_begin_can_be_chosen() {
 #[actix_web::test]
 async fn a_gap_is_told_and_not_told_twice() {
     let log = MemoryLog::bounded(10, 1 << 20).expect("valid");
-    let server = serve(Broker::builder().ring(2, 1 << 20).log(log));
+    let server = serve(builder().ring(2, 1 << 20).log(ordered(log)));
     let start = server.open("channel=a").await.welcome().await.id.expect("a position");
     for n in 1..=100 {
         publish(&server, ["a", "b"][n % 2], n.to_string()).await;
@@ -110,7 +111,7 @@ async fn a_gap_is_told_and_not_told_twice() {
 #[actix_web::test]
 async fn a_strict_client_gets_everything_or_an_error() {
     let log = MemoryLog::bounded(10, 1 << 20).expect("valid");
-    let server = serve(Broker::builder().ring(2, 1 << 20).log(log));
+    let server = serve(builder().ring(2, 1 << 20).log(ordered(log)));
     let start = server.open("channel=a").await.welcome().await.id.expect("a position");
     for n in 1..=100 {
         publish(&server, "a", n.to_string()).await;
@@ -123,7 +124,7 @@ async fn a_strict_client_gets_everything_or_an_error() {
             SseClient::open(addr, &path, &[]).await.head.status
         }
     };
-    let beyond = format!("{}.101", now.rsplit_once('.').expect("a cursor").0);
+    let beyond = format!("{}.{}", now.rsplit_once('.').expect("a cursor").0, nth(101));
     assert_eq!(status(start).await, 410);
     assert_eq!(status("x.y.1".into()).await, 410);
     assert_eq!(status("nonsense".into()).await, 400);
@@ -135,9 +136,10 @@ async fn a_strict_client_gets_everything_or_an_error() {
 /// A cursor beyond the head waits for it: another node may have been faster. It is not there after two seconds: told.
 #[actix_web::test]
 async fn a_cursor_ahead_waits_for_the_head() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let now = server.open("channel=a").await.welcome().await.id.expect("a position");
-    let ahead = format!("channel=a&last_event_id={}.2", now.rsplit_once('.').expect("a cursor").0);
+    let prefix = now.rsplit_once('.').expect("a cursor").0;
+    let ahead = format!("channel=a&last_event_id={prefix}.{}", nth(2));
     let mut patient = server.open(&ahead).await;
     publish(&server, "a", "one").await;
     publish(&server, "a", "two").await;
@@ -145,7 +147,7 @@ async fn a_cursor_ahead_waits_for_the_head() {
     patient.welcome().await;
     assert_eq!(patient.data().await, "three");
 
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let now = server.open("channel=a").await.welcome().await.id.expect("a position");
     let ahead = format!("channel=a&last_event_id={}.2", now.rsplit_once('.').expect("a cursor").0);
     let start = std::time::Instant::now();
@@ -159,7 +161,7 @@ async fn a_cursor_ahead_waits_for_the_head() {
 /// Attribute filters narrow what was asked for, live and replayed, and never what is sent to the session or everyone.
 #[actix_web::test]
 async fn a_filter_narrows_channels_alone() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let query = "channel=a&filter=kind:x&filter=size:1";
     let mut live = server.live(query).await;
     for (kind, size) in [("x", "1"), ("x", "2"), ("y", "1"), ("x", "1")] {
@@ -181,7 +183,7 @@ async fn a_filter_narrows_channels_alone() {
 async fn joining_while_publishing_misses_nothing() {
     const EVENTS: usize = 400;
     for ring in [1, 7, 10_000] {
-        let server = serve(Broker::builder().ring(ring, 1 << 20).feed(3, 1 << 20));
+        let server = serve(builder().ring(ring, 1 << 20).feed(3, 1 << 20));
         let position = server.open("channel=a").await.welcome().await.id.expect("a position");
         let prefix = position.rsplit_once('.').expect("a cursor").0.to_owned();
         let publishing = async {
@@ -193,7 +195,8 @@ async fn joining_while_publishing_misses_nothing() {
             let (server, prefix) = (&server, &prefix);
             async move {
                 let from = n * 3;
-                let mut client = server.live(&format!("channel=a&last_event_id={prefix}.{from}")).await;
+                let cursor = format!("{prefix}.{}", nth(from));
+                let mut client = server.live(&format!("channel=a&last_event_id={cursor}")).await;
                 for expected in (from + 1..=EVENTS).filter(|n| n % 4 != 0) {
                     assert_eq!(client.data().await, expected.to_string(), "from {from}, ring {ring}");
                 }
@@ -227,8 +230,8 @@ async fn the_last_events_are_found_far_back() {
         std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("far-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let durable = SqliteLog::open(folder.join("far.db")).expect("opened");
-    let builder = || Broker::builder().ring(1, 1 << 20);
-    for server in [serve(builder()), serve(builder().log(durable))] {
+    let builder = || builder().ring(1, 1 << 20);
+    for server in [serve(builder()), serve(builder().log(ordered(durable)))] {
         for batch in 0..30 {
             let events = (0..2_500).map(|n| {
                 let mut event = Event::text("message", n.to_string()).expect("valid");

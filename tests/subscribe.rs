@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use actix_web::cookie::Cookie;
 use fanfare::http::{AuthError, Grant, HttpConfig};
-use fanfare::{
-    Broadcast, Broker, CloseReason, CloseSession, Drain, Event, Presence, Selector, SessionId, Sessions,
-};
+use fanfare::{Broadcast, CloseReason, CloseSession, Drain, Event, Presence, Selector, SessionId, Sessions};
+use support::order::{builder, nth};
 use support::{http, serve, serve_with, sse::SseClient};
 
 fn text(data: impl Into<String>) -> Event {
@@ -36,7 +35,7 @@ fn by_user() -> HttpConfig {
 /// P1: a well-formed first block within 100 ms of connecting.
 #[actix_web::test]
 async fn the_first_block_comes_at_once() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     server.live("channel=a").await; // the thread's worker is started by the first stream
     let start = Instant::now();
     let mut client = server.open("channel=a").await;
@@ -52,7 +51,7 @@ async fn the_first_block_comes_at_once() {
 /// P2: every tab of a session gets what is sent to it, and nobody else does.
 #[actix_web::test]
 async fn a_session_is_reached_in_all_its_tabs_and_no_other() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut first = server.open("").await;
     let cookie = first.head.cookie().expect("a new browser gets a cookie");
     let session: SessionId = first.head.header("fanfare-session").expect("named").parse().expect("a ULID");
@@ -76,7 +75,7 @@ async fn a_session_is_reached_in_all_its_tabs_and_no_other() {
 /// P2: a grant keeps tenants apart, also where a selector would reach further.
 #[actix_web::test]
 async fn tenants_never_see_each_other() {
-    let server = serve_with(Broker::builder(), by_user());
+    let server = serve_with(builder(), by_user());
     let mut ada = server.live_as("user=ada", "channel=ada/**").await;
     let mut bob = server.live_as("user=bob", "channel=bob/**").await;
     for wide in ["bob/**", "**", "*/x", "*"] {
@@ -96,7 +95,7 @@ async fn tenants_never_see_each_other() {
 /// P3: everyone gets a broadcast exactly once, whatever they follow.
 #[actix_web::test]
 async fn everyone_gets_one_copy() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut clients = Vec::new();
     for query in [
         "",
@@ -124,7 +123,7 @@ async fn everyone_gets_one_copy() {
 /// An event of several channels, and selectors that overlap, give one copy.
 #[actix_web::test]
 async fn overlapping_selectors_give_one_copy() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut client = server.live("channel=a/*&channel=a/**&channel=**&channel=a/1&channel=b").await;
     let both = Broadcast::channels(["a/1", "b", "a/2"], text("both")).expect("valid");
     server.broker.do_send(both);
@@ -135,7 +134,7 @@ async fn overlapping_selectors_give_one_copy() {
 /// P4: bad credentials are 4xx, and no cookie whatever brings a handler down.
 #[actix_web::test]
 async fn bad_credentials_are_refused_and_nothing_panics() {
-    let server = serve_with(Broker::builder(), by_user());
+    let server = serve_with(builder(), by_user());
     let addr = server.addr;
     let ask = |cookie: &'static str| async move {
         http::request(addr, "GET", "/rt/events", &[("cookie", cookie)], "").await
@@ -146,7 +145,7 @@ async fn bad_credentials_are_refused_and_nothing_panics() {
     assert_eq!(ask("user=a//b").await.status(), 400);
     assert_eq!(ask("user=gone").await.status(), 204);
 
-    let anonymous = serve(Broker::builder());
+    let anonymous = serve(builder());
     let mut seed = 1u64;
     for _ in 0..1000 {
         let mut value = String::new();
@@ -172,7 +171,7 @@ async fn bad_credentials_are_refused_and_nothing_panics() {
 #[actix_web::test]
 async fn a_stream_has_a_ping_within_each_heartbeat() {
     let heartbeat = Duration::from_millis(400);
-    let server = serve(Broker::builder().heartbeat(heartbeat));
+    let server = serve(builder().heartbeat(heartbeat));
     let mut client = server.live("channel=quiet").await;
     let mut last = Instant::now();
     for n in 1..=5 {
@@ -197,7 +196,7 @@ async fn a_stream_has_a_ping_within_each_heartbeat() {
 /// P6: a client that closed or was reset is gone at once, and its session with it.
 #[actix_web::test]
 async fn a_client_that_left_is_gone_from_the_registry() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let closed = server.live("channel=a/*&channel=b").await;
     let reset = server.live("channel=a/1").await;
     let cookie = server.open("").await.head.cookie().expect("a cookie");
@@ -219,7 +218,7 @@ async fn a_client_that_left_is_gone_from_the_registry() {
 /// P7: clients that register while the heartbeat sweeps and one client is stuck are not lost from the registry.
 #[actix_web::test]
 async fn registering_during_a_sweep_loses_nobody() {
-    let server = serve(Broker::builder().heartbeat(Duration::from_millis(100)));
+    let server = serve(builder().heartbeat(Duration::from_millis(100)));
     let _stuck = server.live("channel=a&channel=b").await;
     let mut clients = Vec::new();
     for _ in 0..100 {
@@ -236,7 +235,7 @@ async fn registering_during_a_sweep_loses_nobody() {
 /// P8: a client that does not read costs the others nothing: p99 of delivery under 50 ms, and publishing returns.
 #[actix_web::test]
 async fn a_stuck_client_delays_nobody() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let stuck = server.live("channel=a").await;
     let mut clients = Vec::new();
     for _ in 0..99 {
@@ -264,7 +263,7 @@ async fn a_stuck_client_delays_nobody() {
 /// A client that stops reading for a while and then reads on gets everything, in order, on the same stream.
 #[actix_web::test]
 async fn a_slow_client_goes_back_to_the_log_and_misses_nothing() {
-    let server = serve(Broker::builder().feed(4, 64 * 1024).ring(16, 1 << 20));
+    let server = serve(builder().feed(4, 64 * 1024).ring(16, 1 << 20));
     let mut slow = server.live("channel=a").await;
     let padding = "x".repeat(16 * 1024);
     for n in 0..400 {
@@ -287,7 +286,7 @@ async fn a_slow_client_goes_back_to_the_log_and_misses_nothing() {
 /// What a slow client missed and cannot have is told at its place: as many as it did not get.
 #[actix_web::test]
 async fn lost_ephemeral_events_are_counted_in_the_stream() {
-    let server = serve(Broker::builder().feed(8, 64 * 1024));
+    let server = serve(builder().feed(8, 64 * 1024));
     let mut slow = server.live("channel=a").await;
     let padding = "x".repeat(16 * 1024);
     const PUBLISHED: u64 = 400;
@@ -318,7 +317,7 @@ async fn lost_ephemeral_events_are_counted_in_the_stream() {
 /// P9: closing a session's clients from a service ends its streams within a second, and no other.
 #[actix_web::test]
 async fn a_service_can_end_a_session() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut first = server.live("channel=a").await;
     let session: SessionId = first.head.header("fanfare-session").expect("named").parse().expect("a ULID");
     let cookie = first.head.cookie().expect("a cookie");
@@ -343,7 +342,7 @@ async fn a_service_can_end_a_session() {
 /// What was delivered before a stream is ended comes before its end, to every client.
 #[actix_web::test]
 async fn the_last_event_before_the_end_is_not_lost() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut clients = Vec::new();
     for _ in 0..300 {
         clients.push(server.live("channel=a").await);
@@ -369,7 +368,7 @@ async fn the_last_event_before_the_end_is_not_lost() {
 #[actix_web::test]
 async fn a_client_that_takes_nothing_is_ended() {
     let heartbeat = Duration::from_millis(200);
-    let server = serve(Broker::builder().heartbeat(heartbeat).stall_timeout(heartbeat * 3));
+    let server = serve(builder().heartbeat(heartbeat).stall_timeout(heartbeat * 3));
     let mut stuck = server.live("channel=a").await;
     for _ in 0..400 {
         let stored = Broadcast::channel("a", text("x".repeat(16 * 1024))).expect("valid");
@@ -386,7 +385,7 @@ async fn a_client_that_takes_nothing_is_ended() {
 /// A large event for one session arrives, whatever the bound of what waits for a client alone.
 #[actix_web::test]
 async fn a_large_private_event_arrives() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut client = server.live("").await;
     let session: SessionId = client.head.header("fanfare-session").expect("named").parse().expect("a ULID");
     let large = text("x".repeat(256 * 1024));
@@ -400,7 +399,7 @@ async fn a_large_private_event_arrives() {
 /// Clients that ask for much and read nothing hold a page each, and not all there is.
 #[actix_web::test]
 async fn a_replay_is_not_held_for_those_who_do_not_read() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     for _ in 0..100 {
         server
             .broker
@@ -436,7 +435,7 @@ async fn a_stream_ends_with_its_grant() {
         let soon = std::time::SystemTime::now() + Duration::from_millis(300);
         Ok(Grant::new(SessionId::mint()).expires(soon))
     });
-    let server = serve_with(Broker::builder(), config);
+    let server = serve_with(builder(), config);
     let mut client = server.live("").await;
     let closing = client.event().await.expect("last words");
     assert_eq!(closing.data(), r#"{"reason":"expired_token"}"#);
@@ -446,10 +445,10 @@ async fn a_stream_ends_with_its_grant() {
 /// P10: publishing when nobody ever connected is fine.
 #[actix_web::test]
 async fn publishing_to_nobody_is_no_crash() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     server.broker.do_send(Broadcast::everyone(text("x")));
     let receipt = server.broker.send(Broadcast::sessions([SessionId::mint()], text("y"))).await;
-    assert_eq!(receipt.expect("answered").expect("committed").seq, Some(2));
+    assert_eq!(receipt.expect("answered").expect("committed").seq, Some(nth(2)));
     let nobody = server.broker.send(Broadcast::sessions([], text("z"))).await;
     assert!(nobody.expect("answered").is_ok());
     assert_eq!(server.publish(r#"{"channel":"a"}"#).await.status(), 200);
@@ -458,7 +457,7 @@ async fn publishing_to_nobody_is_no_crash() {
 /// P11: tabs of one session that register at the same moment all receive.
 #[actix_web::test]
 async fn first_registrations_at_once_all_count() {
-    let server = serve(Broker::builder().max_connections_per_session(50));
+    let server = serve(builder().max_connections_per_session(50));
     let cookie = Cookie::new("fanfare_session", "s".repeat(32)).to_string();
     let open = (0..50).map(|_| server.live_as(&cookie, "channel=a"));
     let mut tabs: Vec<SseClient> = futures_util::future::join_all(open).await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::http;
+use super::{http, order};
 
 /// A running hub; ends with the test.
 pub struct Hub {
@@ -29,6 +29,7 @@ impl Hub {
             .args(["serve", "--listen", listen])
             .args(if args.contains(&"--log") { &[][..] } else { &["--log", "memory"] })
             .args(args)
+            .args(order::hub_args(args))
             // Here it says which form of a test is wanted.
             .env_remove("FANFARE_DRAIN")
             .stdout(Stdio::piped())

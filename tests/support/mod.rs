@@ -5,10 +5,14 @@
 pub mod bad_log;
 pub mod certificate;
 pub mod disk;
+pub mod fleet;
+pub mod hopper;
 pub mod http;
 pub mod http2;
 pub mod hub;
 pub mod nats;
+pub mod nodes;
+pub mod order;
 pub mod prometheus;
 pub mod proxy;
 pub mod sse;
@@ -16,7 +20,8 @@ pub mod token;
 pub mod wire;
 pub mod ws;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -24,6 +29,20 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use fanfare::http::{HttpConfig, scope, tune_socket};
 use fanfare::{Broker, BrokerStats, Builder, Stats};
+
+/// Addresses to come back to. Below the ports that the system gives to clients: one of those could take it meanwhile.
+pub fn addresses<const N: usize>() -> [SocketAddr; N] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + u16::try_from(std::process::id() % 10_000).expect("small");
+    std::array::from_fn(|_| {
+        loop {
+            let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                return listener.local_addr().expect("bound");
+            }
+        }
+    })
+}
 
 /// A broker behind a server with two threads. Stops with the test.
 pub struct TestServer {
@@ -47,6 +66,9 @@ pub fn is_standard() -> bool {
 
 pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
     let broker = builder.start().expect("the broker starts");
+    if order::is_nats() {
+        until_open(&broker);
+    }
     let served = broker.downgrade();
     let app = move || {
         let broker = served.upgrade().expect("the broker lives while the server starts");
@@ -77,6 +99,26 @@ pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
     let handle = server.handle();
     actix_web::rt::spawn(server);
     TestServer { broker, addr, handle }
+}
+
+/// Waits until a node has its order: other logs are open at once. From a thread of its own, since who asks for a server goes
+/// on without waiting.
+fn until_open(broker: &Addr<Broker>) {
+    let broker = broker.clone();
+    let waiting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let start = Instant::now();
+            while !broker.send(Stats).await.expect("the broker lives").ready {
+                // A log that is made to fail never is.
+                if start.elapsed() > Duration::from_secs(10) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    });
+    waiting.join().expect("no panic");
 }
 
 impl TestServer {

@@ -24,16 +24,33 @@ impl NatsServer {
 
     /// With more lines of configuration.
     pub fn start_with(more: &str) -> Self {
+        let [addr] = super::addresses();
+        Self::start_on(addr, more)
+    }
+
+    /// One that ends when this process does, however that is.
+    pub fn start_with_this_process() -> Self {
+        let server = Self::start();
+        let (own, child) = (std::process::id(), server.child.id());
+        let watch = format!(
+            "while kill -0 {own} 2>/dev/null; do sleep 0.2; done; kill -9 {child}; rm -rf {:?}",
+            server.folder
+        );
+        let watching = Command::new("setsid").args(["--fork", "sh", "-c", &watch]).status();
+        assert!(watching.expect("setsid, of util-linux").success());
+        server
+    }
+
+    fn start_on(addr: SocketAddr, more: &str) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("fanfare-nats-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let addr = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
         let mut file = std::fs::File::create(folder.join("nats.conf")).expect("a file");
         let store = folder.join("store");
         write!(
             file,
-            "listen: \"{addr}\"\njetstream {{ store_dir: {store:?}, max_file_store: 16G }}\n{more}\n"
+            "listen: \"{addr}\"\njetstream {{ store_dir: {store:?}, max_file_store: 1T }}\n{more}\n"
         )
         .expect("written");
         let child = Self::spawn(&folder, addr);
@@ -110,6 +127,64 @@ impl Drop for NatsServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Three servers that keep three copies of a stream.
+pub struct NatsCluster {
+    pub servers: [NatsServer; 3],
+}
+
+impl NatsCluster {
+    pub fn start() -> Self {
+        let clients: [SocketAddr; 3] = super::addresses();
+        let routes: [SocketAddr; 3] = super::addresses();
+        let known: Vec<_> = routes.iter().map(|route| format!("\"nats://{route}\"")).collect();
+        let server = |number: usize| {
+            let (listen, routes) = (routes[number], known.join(", "));
+            let more = format!(
+                "server_name: n{number}\ncluster {{ name: c, listen: \"{listen}\", routes: [{routes}] }}"
+            );
+            NatsServer::start_on(clients[number], &more)
+        };
+        Self { servers: [server(0), server(1), server(2)] }
+    }
+
+    /// All of them, for a client to choose from.
+    pub fn url(&self) -> String {
+        self.servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// Waits until they have agreed on who leads, so that a stream can be made.
+    pub async fn until_ready(&self) {
+        let start = Instant::now();
+        let context = self.servers[0].jetstream().await;
+        let probe = || jetstream::stream::Config {
+            name: "probe".into(),
+            num_replicas: 3,
+            ..jetstream::stream::Config::default()
+        };
+        while let Err(error) = context.create_stream(probe()).await {
+            assert!(start.elapsed() < Duration::from_secs(30), "the servers find each other: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        context.delete_stream("probe").await.expect("deleted");
+    }
+
+    /// The number of the server that leads a stream, of those at `url`.
+    pub async fn leader(url: &str, stream: &str) -> usize {
+        let start = Instant::now();
+        loop {
+            let client = async_nats::connect(url.split(',').collect::<Vec<_>>()).await;
+            let context = jetstream::new(client.expect("one of them answers"));
+            if let Ok(stream) = context.get_stream(stream).await
+                && let Some(leader) = stream.cached_info().cluster.as_ref().and_then(|it| it.leader.clone())
+            {
+                return leader[1..].parse().expect("a name of ours");
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "somebody leads");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
