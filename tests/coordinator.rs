@@ -13,6 +13,7 @@ use std::time::Duration;
 use example::Example;
 use serde_json::{Value, json};
 use support::http::{self, Answer};
+use support::nats::NatsServer;
 use support::sse::SseClient;
 
 struct Folder(PathBuf);
@@ -181,4 +182,52 @@ async fn no_crash_separates_a_value_from_its_event() {
         watcher.until("k/round", &json!(round)).await;
         assert_eq!(watcher.entries, list(addr, "k").await.0, "those who watch have what is stored");
     }
+}
+
+/// Three that share one order are one store: what one has acknowledged comes to all of them and to who watches there; one
+/// that was killed has it when it is back, and while NATS is gone nothing is acknowledged.
+#[actix_web::test]
+async fn three_coordinators_are_one_store() {
+    let (folder, mut server) = (Folder::new("three"), NatsServer::start());
+    let addrs = [free_address(), free_address(), free_address()];
+    let start = |number: usize| {
+        let log = folder.0.join(format!("{number}.db")).display().to_string();
+        Example::start("coordinator", addrs[number], &["--log", &log, "--nats", &server.url()])
+    };
+    let mut nodes = [start(0), start(1), start(2)];
+    put(addrs[0], "k/start", &json!(0)).await;
+    let (entries, cursor) = list(addrs[0], "k").await;
+    let (mut watchers, cursor) = (Vec::new(), cursor.expect("a cursor"));
+    for addr in addrs {
+        watchers.push(Watcher::open(addr, "k", entries.clone(), cursor.clone()).await);
+    }
+    for number in 0..30 {
+        let answer = put(addrs[number % 3], &format!("k/{}", number % 5), &json!(number)).await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+    }
+    put(addrs[0], "k/mark", &json!("one")).await;
+    for watcher in &mut watchers {
+        watcher.until("k/mark", &json!("one")).await;
+    }
+    let (stored, _) = list(addrs[0], "k").await;
+    assert_eq!(stored.len(), 7);
+    for (watcher, addr) in watchers.iter().zip(addrs) {
+        assert_eq!(watcher.entries, stored, "who watches has what is stored");
+        assert_eq!(list(addr, "k").await.0, stored, "and so has each node");
+    }
+    nodes[1].kill();
+    put(addrs[0], "k/0", &json!("while one was gone")).await;
+    nodes[1] = start(1);
+    assert_eq!(list(addrs[1], "k").await.0["k/0"], json!("while one was gone"), "nobody is answered before");
+
+    server.kill();
+    let refused = put(addrs[2], "k/1", &json!("lost")).await;
+    assert_eq!(refused.status(), 503, "{refused:?}");
+    server.restart();
+    let began = std::time::Instant::now();
+    while put(addrs[2], "k/2", &json!("after")).await.status() != 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    watchers.remove(0).until("k/2", &json!("after")).await;
 }

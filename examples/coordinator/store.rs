@@ -1,6 +1,7 @@
 //! The values as the log has them: one actor that follows it from its beginning.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use actix::prelude::*;
 use fanfare::{
@@ -38,7 +39,7 @@ pub(crate) struct Store {
 impl Store {
     /// Reads the log to its end and follows it from there.
     pub(crate) async fn load(broker: &Addr<Broker>) -> Result<Addr<Self>, Box<dyn std::error::Error>> {
-        let head = broker.send(Stats).await?.head;
+        let head = Self::head(broker).await?;
         let from = SubscribeOptions::default().earliest();
         let log = subscribe_with(broker, Subscription::to("kv/**")?, from).await?;
         let store = Self::create(|ctx| Self {
@@ -49,6 +50,17 @@ impl Store {
         });
         store.send(Until(head)).await?;
         Ok(store)
+    }
+
+    /// The end of the log as it is when everything in it can be read.
+    async fn head(broker: &Addr<Broker>) -> Result<u64, MailboxError> {
+        loop {
+            let stats = broker.send(Stats).await?;
+            if stats.ready {
+                return Ok(stats.head);
+            }
+            actix::clock::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn position(&self) -> u64 {

@@ -14,13 +14,15 @@ use fanfare::{Broker, Builder, Drain, MemoryLog, SqliteLog, http};
 pub(crate) fn start(builder: Builder, log: &Path) -> Result<Addr<Broker>, Box<dyn Error>> {
     let builder = match log.to_str() {
         Some("memory") => builder.log(MemoryLog::default()),
-        // Its source names the file and the remedy.
-        _ => builder.log(
-            SqliteLog::open(log)
-                .map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?,
-        ),
+        _ => builder.log(file(log)?),
     };
     Ok(builder.start()?)
+}
+
+/// A log in a file.
+pub(crate) fn file(log: &Path) -> Result<SqliteLog, Box<dyn Error>> {
+    // Its source names the file and the remedy.
+    Ok(SqliteLog::open(log).map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?)
 }
 
 /// Serves `routes` until a signal comes, with the settings that streams want.
