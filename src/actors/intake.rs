@@ -134,11 +134,11 @@ impl<R> Intake<R> {
     }
 
     /// Takes a group, or gives it back when the queue is full. An empty queue takes a group of any size.
-    pub(crate) fn offer(&mut self, group: Group<R>) -> Result<(), Group<R>> {
+    pub(crate) fn offer(&mut self, group: Group<R>) -> Result<(), Box<Group<R>>> {
         let events = self.events + group.count();
         let bytes = self.bytes + group.bytes;
         if self.events > 0 && (events > self.bounds.events || bytes > self.bounds.bytes) {
-            return Err(group);
+            return Err(Box::new(group));
         }
         (self.events, self.bytes) = (events, bytes);
         self.waiting.push_back(group);

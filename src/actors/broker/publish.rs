@@ -244,7 +244,7 @@ impl Broker {
                 true
             }
             Err(group) => {
-                self.refuse(group);
+                self.refuse(*group);
                 false
             }
         }
