@@ -6,24 +6,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use support::fleet::Fleet;
 use support::http;
 use support::nats::NatsServer;
 use support::sse::SseClient;
-
-async fn publish<const N: usize>(fleet: &Fleet<N>, node: usize, event: &Value) -> Value {
-    let answer = http::post_json(fleet.addrs[node], "/publish", &event.to_string()).await;
-    assert_eq!(answer.status(), 200, "{answer:?}");
-    answer.json()
-}
-
-async fn live<const N: usize>(fleet: &Fleet<N>, node: usize, query: &str, cookie: &str) -> SseClient {
-    let path = format!("/events?{query}");
-    let mut client = SseClient::open(fleet.addrs[node], &path, &[("cookie", cookie)]).await;
-    client.welcome().await;
-    client
-}
 
 async fn datas(client: &mut SseClient, count: usize) -> Vec<String> {
     let mut datas = Vec::new();
@@ -39,21 +26,21 @@ async fn datas(client: &mut SseClient, count: usize) -> Vec<String> {
 async fn sessions_and_everyone_are_of_all_nodes() {
     let server = NatsServer::start();
     let fleet = Fleet::<3>::start("sessions", &server.url(), &[]).await;
-    let first = live(&fleet, 0, "", "").await;
+    let first = fleet.live(0, "", "").await;
     let cookie = first.head.cookie().expect("a cookie");
     let session = first.head.header("fanfare-session").expect("a session").to_owned();
     let mut tabs = vec![first];
     let mut others = Vec::new();
     for node in 0..3 {
         if node > 0 {
-            tabs.push(live(&fleet, node, "", &cookie).await);
+            tabs.push(fleet.live(node, "", &cookie).await);
         }
-        others.push(live(&fleet, node, "", "").await);
+        others.push(fleet.live(node, "", "").await);
     }
-    publish(&fleet, 2, &json!({"sessions": [session], "data": "yours"})).await;
-    publish(&fleet, 1, &json!({"everyone": true, "data": "all"})).await;
-    publish(&fleet, 0, &json!({"sessions": [session], "data": "typing", "ephemeral": true})).await;
-    publish(&fleet, 0, &json!({"everyone": true, "data": "end"})).await;
+    fleet.publish(2, &json!({"sessions": [session], "data": "yours"})).await;
+    fleet.publish(1, &json!({"everyone": true, "data": "all"})).await;
+    fleet.publish(0, &json!({"sessions": [session], "data": "typing", "ephemeral": true})).await;
+    fleet.publish(0, &json!({"everyone": true, "data": "end"})).await;
     for tab in &mut tabs {
         let seen: BTreeSet<_> = datas(tab, 4).await.into_iter().collect();
         assert_eq!(seen, ["yours", "all", "typing", "end"].map(ToOwned::to_owned).into(), "each once");
@@ -74,7 +61,7 @@ async fn sessions_and_everyone_are_of_all_nodes() {
         let again = SseClient::open(addr, "/events", &[("cookie", &cookie)]).await;
         assert_eq!(again.head.status, 204, "and what it has is refused everywhere");
     }
-    publish(&fleet, 2, &json!({"everyone": true, "data": "on"})).await;
+    fleet.publish(2, &json!({"everyone": true, "data": "on"})).await;
     for other in &mut others {
         assert_eq!(other.data().await, "on");
     }
@@ -88,15 +75,15 @@ async fn what_a_hundred_publish_at_once_comes_to_all_in_one_order() {
     let fleet = Fleet::<3>::start("order", &server.url(), &[]).await;
     let mut clients = Vec::new();
     for node in 0..3 {
-        clients.push(live(&fleet, node, "channel=a.b/*&channel=a.b/**&channel=a.b/1", "").await);
+        clients.push(fleet.live(node, "channel=a.b/*&channel=a.b/**&channel=a.b/1", "").await);
     }
-    let mut alike = live(&fleet, 1, "channel=a_b/*", "").await;
+    let mut alike = fleet.live(1, "channel=a_b/*", "").await;
     let seqs = join_all((0..100).map(|number| {
         let fleet = &fleet;
         async move {
             let event = json!({"channel": "a.b/1", "data": number.to_string()});
-            let receipt = publish(fleet, number % 3, &event).await;
-            publish(fleet, (number + 1) % 3, &json!({"channel": "a.bc/1", "data": "another segment"})).await;
+            let receipt = fleet.publish(number % 3, &event).await;
+            fleet.publish((number + 1) % 3, &json!({"channel": "a.bc/1", "data": "another segment"})).await;
             (receipt["seq"].as_u64().expect("a position"), number.to_string())
         }
     }));
@@ -110,8 +97,8 @@ async fn what_a_hundred_publish_at_once_comes_to_all_in_one_order() {
             assert!(block.id.expect("a position").ends_with(&format!(".{seq}")));
         }
     }
-    publish(&fleet, 0, &json!({"channel": "a_b/1", "data": "alike"})).await;
-    publish(&fleet, 2, &json!({"channel": "a.b/1", "data": "end"})).await;
+    fleet.publish(0, &json!({"channel": "a_b/1", "data": "alike"})).await;
+    fleet.publish(2, &json!({"channel": "a.b/1", "data": "end"})).await;
     assert_eq!(alike.data().await, "alike");
     for client in &mut clients {
         assert_eq!(client.data().await, "end", "nothing else, and nothing twice");
@@ -124,21 +111,21 @@ async fn what_a_hundred_publish_at_once_comes_to_all_in_one_order() {
 async fn who_comes_back_anywhere_gets_the_rest_exactly() {
     let server = NatsServer::start();
     let mut fleet = Fleet::<3>::start("rest", &server.url(), &[]).await;
-    let mut client = live(&fleet, 0, "channel=a&channel=b", "").await;
+    let mut client = fleet.live(0, "channel=a&channel=b", "").await;
     let mut cursor = None;
     for number in 0..7 {
         let channel = if number < 5 { "a" } else { "b" };
-        publish(&fleet, number % 3, &json!({"channel": channel, "data": number.to_string()})).await;
+        fleet.publish(number % 3, &json!({"channel": channel, "data": number.to_string()})).await;
         let block = client.event().await.expect("an event");
         assert_eq!(block.data(), number.to_string());
         cursor = block.id;
     }
     drop(client);
     for (number, channel) in [(7, "a"), (8, "other"), (9, "b"), (10, "a")] {
-        publish(&fleet, 1, &json!({"channel": channel, "data": number.to_string()})).await;
+        fleet.publish(1, &json!({"channel": channel, "data": number.to_string()})).await;
     }
     fleet.kill(1);
-    publish(&fleet, 2, &json!({"channel": "b", "data": "11"})).await;
+    fleet.publish(2, &json!({"channel": "b", "data": "11"})).await;
     let cursor = cursor.expect("a position");
     fleet.restart(1).await;
     let headers = [("last-event-id", cursor.as_str())];
@@ -146,6 +133,6 @@ async fn who_comes_back_anywhere_gets_the_rest_exactly() {
         let mut client = SseClient::open(fleet.addrs[node], "/events?channel=a&channel=b", &headers).await;
         client.welcome().await;
         assert_eq!(datas(&mut client, 4).await, ["7", "9", "10", "11"], "node {node}");
-        publish(&fleet, node, &json!({"channel": "other", "data": "not followed"})).await;
+        fleet.publish(node, &json!({"channel": "other", "data": "not followed"})).await;
     }
 }

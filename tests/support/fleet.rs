@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::hub::Hub;
+use super::sse::SseClient;
 use super::{addresses, http};
 
 /// Longer than a node takes to come back.
@@ -15,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Fleet<const N: usize> {
     pub addrs: [SocketAddr; N],
     hubs: Vec<Hub>,
+    /// The server that each knows.
+    nats: [String; N],
     args: Vec<String>,
     folder: PathBuf,
 }
@@ -22,12 +27,17 @@ pub struct Fleet<const N: usize> {
 impl<const N: usize> Fleet<N> {
     /// Starts them one after the other, each with a file for its index.
     pub async fn start(name: &str, nats: &str, args: &[&str]) -> Self {
+        Self::start_each(name, std::array::from_fn(|_| nats.to_owned()), args).await
+    }
+
+    /// The same, each with a way of its own to the server.
+    pub async fn start_each(name: &str, nats: [String; N], args: &[&str]) -> Self {
         let folder =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fleet-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let args = ["--nats", nats].iter().chain(args).map(ToString::to_string).collect();
-        let mut fleet = Self { addrs: addresses(), hubs: Vec::new(), args, folder };
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut fleet = Self { addrs: addresses(), hubs: Vec::new(), nats, args, folder };
         for number in 0..N {
             let hub = fleet.spawn(number).await;
             fleet.hubs.push(hub);
@@ -42,8 +52,10 @@ impl<const N: usize> Fleet<N> {
     async fn spawn(&self, number: usize) -> Hub {
         let index = self.folder.join(format!("{number}.db")).display().to_string();
         let (listen, args) = (self.addrs[number].to_string(), self.args.clone());
+        let nats = self.nats[number].clone();
         let starting = tokio::task::spawn_blocking(move || {
-            let args: Vec<_> = args.iter().map(String::as_str).chain(["--log", &index]).collect();
+            let args: Vec<_> =
+                args.iter().map(String::as_str).chain(["--nats", &nats, "--log", &index]).collect();
             Hub::start_logging(&listen, &args, Stdio::null())
         });
         starting.await.expect("it starts")
@@ -67,6 +79,21 @@ impl<const N: usize> Fleet<N> {
             assert!(start.elapsed() < PATIENCE, "node {number} is ready");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Publishes on one of them, which must take it.
+    pub async fn publish(&self, node: usize, event: &Value) -> Value {
+        let answer = http::post_json(self.addrs[node], "/publish", &event.to_string()).await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Opens a stream of one of them and reads its first block.
+    pub async fn live(&self, node: usize, query: &str, cookie: &str) -> SseClient {
+        let path = format!("/events?{query}");
+        let mut client = SseClient::open(self.addrs[node], &path, &[("cookie", cookie)]).await;
+        client.welcome().await;
+        client
     }
 
     pub async fn status(&self, number: usize) -> serde_json::Value {

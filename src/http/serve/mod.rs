@@ -36,7 +36,7 @@ use super::socket::tune;
 /// - A middleware that changes the bodies of responses does not see a stream's beyond its beginning; one that waits for their end
 ///   (an access log, say) is told when the dispatcher is let go.
 /// - [`tune_socket`](super::tune_socket)'s options, `TCP_NODELAY`, and the closing of half-closed connections are set.
-/// - A client has 5 s to take the end of its stream and to close.
+/// - A client has 5 s to close once it was sent the end of its stream.
 ///
 /// ```no_run
 /// use actix_web::App;
