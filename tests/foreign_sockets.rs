@@ -335,7 +335,9 @@ async fn chromium_is_told_what_it_breaks() {
 
 #[actix_web::test]
 async fn chromium_is_told_why_the_server_ends() {
-    let (server, _) = server(small_buffers());
+    // The page is busy for longer than this, and not for twice as long: it has this time once more to take the end.
+    let stall = Duration::from_secs(4);
+    let (server, _) = server(small_buffers().stall_timeout(stall));
     let driver = Driver::start();
     let browser = driver.browser();
     at_home(&browser, &server).await;
@@ -355,11 +357,11 @@ async fn chromium_is_told_why_the_server_ends() {
     // Later, or it would be busy before it has answered this.
     browser.eval(
         "(setTimeout(() => { c.socket.send('{\"op\":\"publish\",\"channel\":\"busy\"}'); \
-         const end = Date.now() + 8000; while (Date.now() < end); }, 500), 0)",
+         const end = Date.now() + 6500; while (Date.now() < end); }, 500), 0)",
     );
     server.until(PATIENCE, |stats| stats.published == 1).await;
     flood(&server).await;
-    server.until(Duration::from_secs(5), |stats| stats.clients == 0).await;
+    server.until(PATIENCE, |stats| stats.clients == 0).await;
     assert_eq!(ended(&browser, "c"), json!([4008, "slow", true]));
     let seen =
         browser.eval("c.messages.filter(({ op }) => op === 'event').map(({ data }) => parseInt(data))");
