@@ -56,7 +56,9 @@ async fn a_hub_that_was_cut_off_delivers_what_it_missed() {
         assert_eq!(client.data().await, number.to_string());
     }
     until_status(&fleet, 2, "/readyz", 200).await;
-    for number in 0..50 {
+    // Each time the hub waits a moment longer before it comes back.
+    let shakes = if std::env::var_os("FANFARE_CLUSTER_CUT").is_some() { 50 } else { 5 };
+    for number in 0..shakes {
         wire.shake();
         fleet.publish(0, &json!({"channel": "c", "data": format!("shaken-{number}")})).await;
         assert_eq!(client.data().await, format!("shaken-{number}"));

@@ -262,7 +262,9 @@ fn those_that_do_not_read_cost_the_others_nothing() {
         peak[1] >> 10,
     );
     assert_eq!(each, vec![published; size.readers]);
-    assert!(at(99) < Duration::from_millis(50), "p99 {:?}", at(99));
+    // A program that is not optimised, beside other tests, is held to less.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
+    assert!(at(99) < limit, "p99 {:?}", at(99));
     assert!(peak[0] - idle[0] < 64 << 20 && peak[1] - idle[1] < 64 << 20, "{idle:?} {peak:?}");
     let [(_, lost), ..] = gone;
     assert!(lost.is_some_and(|after| after < USER_TIMEOUT + MARGIN), "{lost:?}");
