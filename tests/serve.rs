@@ -49,6 +49,7 @@ async fn a_stream_is_whole_from_its_head_to_its_end() {
     let closing = client.event().await.expect("a last word");
     assert!(closing.is("$closing"), "{closing:?}");
     assert!(client.block().await.is_none(), "something behind the last word");
+    assert!(client.is_ended(), "the connection broke before the last chunk");
     server.handle.stop(true).await;
     assert_eq!(rest_of(&mut client.socket, Vec::new()).await, "", "something behind the last chunk");
 }

@@ -123,6 +123,11 @@ impl SseClient {
         block
     }
 
+    /// Whether the last chunk has come: an end that is none of a broken connection.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether nothing but pings comes for a while. Only for what cannot be shown by what comes next.
     pub async fn is_quiet_for(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.event()).await.is_err()
