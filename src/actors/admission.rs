@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::revoked::Standing;
+use super::spare::Spare;
 use crate::identity::{ClientId, Publisher, SessionId};
 
 /// How many, at most; 0 for as many as come.
@@ -112,11 +113,9 @@ impl Admission {
         if let Some(address) = address {
             take_one(&mut self.addresses, address);
         }
-        if self.guests.len() * 4 < self.guests.capacity() {
-            self.guests.shrink_to(self.guests.len() * 2);
-            self.sessions.shrink_to(self.sessions.len() * 2);
-            self.addresses.shrink_to(self.addresses.len() * 2);
-        }
+        self.guests.give_back();
+        self.sessions.give_back();
+        self.addresses.give_back();
     }
 
     /// As whom a client was let in; nothing for those of this process, who need not be.

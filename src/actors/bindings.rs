@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::spare::Spare;
 use crate::binding::{Binding, check_count};
 use crate::error::InvalidValue;
 use crate::event::Attributes;
@@ -197,9 +198,7 @@ impl Bindings {
                 self.key_sets.remove(&keys);
             }
         }
-        if self.table.len() * 4 < self.table.capacity() {
-            self.table.shrink_to(self.table.len() * 2);
-        }
+        self.table.give_back();
         true
     }
 }

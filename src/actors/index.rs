@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::spare::Spare;
 use crate::channel::{Channel, Selector};
 
 /// A `T` for each selector, found by the channels that it matches.
@@ -79,9 +80,7 @@ impl<T> SelectorIndex<T> {
         };
         if self.exact.get_mut(&channel).is_some_and(|kept| !keep(kept)) {
             self.exact.remove(&channel);
-            if self.exact.len() * 4 < self.exact.capacity() {
-                self.exact.shrink_to(self.exact.len() * 2);
-            }
+            self.exact.give_back();
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::index::SelectorIndex;
+use super::spare::Spare;
 use crate::channel::{Channel, Selector};
 use crate::retention::{Policy, Retention};
 
@@ -119,6 +120,7 @@ impl KeptByInterest {
             && let Some((left, selector)) = self.departures.pop_front()
         {
             self.departed.update(&selector, |last| *last != Some(left));
+            self.departures.give_back();
         }
     }
 
@@ -142,6 +144,8 @@ impl KeptByInterest {
             }
             self.to_sweep.push_back(channel);
         }
+        self.held.give_back();
+        self.to_sweep.give_back();
         gone
     }
 }

@@ -39,6 +39,7 @@ pub(crate) mod revoked;
 mod ring;
 pub(crate) mod session;
 pub(crate) mod sink;
+mod spare;
 mod tally;
 mod tick;
 mod tombstones;

@@ -6,6 +6,7 @@ use slab::Slab;
 
 use super::few::Few;
 use super::index::SelectorIndex;
+use super::spare::Spare;
 use crate::channel::{Channel, Reach, Selector};
 use crate::counts::{ByTransport, Transport};
 use crate::identity::{ClientId, SessionId};
@@ -155,12 +156,10 @@ impl Registry {
 
     /// Gives memory back after a crowd has left, so that what was held for it is not held for ever.
     fn shrink(&mut self) {
-        if self.keys.len() * 4 < self.keys.capacity() {
-            self.keys.shrink_to(self.keys.len() * 2);
-            self.sessions.shrink_to(self.sessions.len() * 2);
-            if self.clients.is_empty() {
-                self.clients = Slab::new();
-            }
+        self.keys.give_back();
+        self.sessions.give_back();
+        if self.clients.is_empty() {
+            self.clients = Slab::new();
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::log::PageLimit;
+use super::spare::Spare;
 use crate::channel::{Channel, Selector};
 use crate::cursor::{Seq, Timeline};
 use crate::interest::Interest;
@@ -73,18 +74,25 @@ impl Ring {
         }
         self.held.push_back(Held { seq, record, frames, weight });
         while self.held.len() > self.max_events || self.bytes > self.max_bytes {
-            let Some(oldest) = self.held.pop_front() else { break };
-            self.bytes -= oldest.weight;
-            self.floor = oldest.seq;
-            for channel in oldest.record.draft.channels.iter() {
-                let Some(seqs) = self.by_channel.get_mut(channel) else { continue };
-                seqs.pop_front();
-                if seqs.is_empty() {
-                    self.by_channel.remove(channel);
-                    self.trims.remove(channel);
-                }
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.held.pop_front() else { return };
+        self.bytes -= oldest.weight;
+        self.floor = oldest.seq;
+        for channel in oldest.record.draft.channels.iter() {
+            let Some(seqs) = self.by_channel.get_mut(channel) else { continue };
+            seqs.pop_front();
+            if seqs.is_empty() {
+                self.by_channel.remove(channel);
+                self.trims.remove(channel);
             }
         }
+        self.held.give_back();
+        self.by_channel.give_back();
+        self.trims.give_back();
     }
 
     /// The log has removed a channel's events up to here.

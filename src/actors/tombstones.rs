@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::spare::Spare;
 use super::view::ClientView;
 use crate::identity::ClientId;
 
@@ -61,11 +62,8 @@ impl Tombstones {
         {
             self.drop_oldest();
         }
-        if self.ended.len() * 4 < self.ended.capacity() {
-            // What a crowd has left behind is not held for ever.
-            self.ended.shrink_to(self.ended.len() * 2);
-            self.order.shrink_to(self.order.len() * 2);
-        }
+        self.ended.give_back();
+        self.order.give_back();
     }
 
     fn drop_oldest(&mut self) {

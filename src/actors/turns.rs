@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::spare::Spare;
 use crate::identity::ClientId;
 
 /// Replays that read a page at the same time.
@@ -93,9 +94,7 @@ impl Turns {
         if let Some(ticket) = self.tickets.remove(&client) {
             self.waiting.remove(&ticket);
         }
-        if self.tickets.len() * 4 < self.tickets.capacity() {
-            self.tickets.shrink_to(self.tickets.len() * 2);
-        }
+        self.tickets.give_back();
     }
 }
 

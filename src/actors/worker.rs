@@ -22,6 +22,7 @@ use super::index::SelectorIndex;
 use super::lingering::Lingering;
 use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
+use super::spare::Spare;
 use super::tally::{SharedTally, Tally};
 use super::trace::Trace;
 use super::turns::{Turn, Turns};
@@ -447,13 +448,11 @@ impl Floor {
         if member.sink.unseat().is_some() {
             self.drop_feed(&member.feed_key(member.subscription.clone()));
         }
-        if self.members.len() * 4 < self.members.capacity() {
-            self.members.shrink_to(self.members.len() * 2);
-            self.sessions.shrink_to(self.sessions.len() * 2);
-            self.feed_ids.shrink_to(self.feed_ids.len() * 2);
-            if self.feeds.is_empty() {
-                self.feeds = Slab::new();
-            }
+        self.members.give_back();
+        self.sessions.give_back();
+        self.feed_ids.give_back();
+        if self.feeds.is_empty() {
+            self.feeds = Slab::new();
         }
     }
 

@@ -23,6 +23,7 @@ use super::log::{Page, Sought};
 use super::registry::{Registry, Route};
 use super::replay::{is_last_look, next_look};
 use super::session::Answer;
+use super::spare::Spare;
 use super::tally::{BY_CLIENT, Tally};
 use super::view::Describe;
 use super::worker::{Admit, CloseAll, CloseClients, Count, Deliver, Parcel, PingSlot, Retire};
@@ -214,9 +215,7 @@ impl Local {
         self.tally.closed.add(why, 1);
         self.tally.lost += subscriber.untold();
         subscriber.end(reason);
-        if self.subscribers.len() * 4 < self.subscribers.capacity() {
-            self.subscribers.shrink_to(self.subscribers.len() * 2);
-        }
+        self.subscribers.give_back();
         self.registry.leave(client);
         if let Some(broker) = self.broker.upgrade() {
             broker.do_send(Detached { client, last });

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::actors::log::WINDOW;
+use crate::actors::spare::Spare;
 use crate::cursor::Seq;
 use crate::event::EventId;
 use crate::identity::Publisher;
@@ -46,6 +47,8 @@ impl Dedup {
             if self.known.get(&key).is_some_and(|(_, at)| *at == since) {
                 self.known.remove(&key);
             }
+            self.known.give_back();
+            self.order.give_back();
         }
     }
 }
