@@ -1,6 +1,7 @@
 //! The log in memory: bounded, and gone with the process.
 
 mod dedup;
+mod emptied;
 mod store;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::dedup::Dedup;
+use super::emptied::Emptied;
+use crate::actors::few::Few;
 use crate::actors::log::{Numbering, Outcome, Page, PageLimit, Sought, Trim};
+use crate::actors::spare::Spare;
 use crate::channel::{Channel, Selector};
 use crate::cursor::Seq;
 use crate::interest::Interest;
@@ -13,7 +16,7 @@ use crate::retention::Retention;
 
 /// As many events as one page looks at, so that a reader of rare events does not hold up the writer.
 const PAGE_SCAN: usize = 8192;
-/// As many marks of removed events as are looked through for one reader of wildcards.
+/// As many marks of removed events as are kept, and looked through for one reader of wildcards.
 const MARKS: usize = 4096;
 /// As many channels as are remembered after their last event has left.
 const EMPTY_CHANNELS: usize = 65_536;
@@ -31,14 +34,13 @@ pub(in crate::actors) struct Store {
     channels: HashMap<Channel, Kept>,
     /// When the oldest event of each channel is too old.
     due: BTreeSet<(u64, Channel)>,
-    /// Channels that had no event left at some time, with the position of the last that left.
-    emptied: VecDeque<(Channel, Seq)>,
-    /// Channels that nothing is known of may have lost events up to here.
-    forgotten: Seq,
+    emptied: Emptied,
     /// What is older goes, whatever its channel.
     floor: Seq,
-    /// The newest position that was removed from each channel, in order.
-    trims: BTreeMap<Seq, Vec<Channel>>,
+    /// The newest position that was removed from each channel, in order; the newest of these.
+    trims: BTreeMap<Seq, Few<Channel>>,
+    /// Whose channels' newest removed position is up to here is not known.
+    unmarked: Seq,
     dedup: Dedup,
     /// What was removed since it was asked for last.
     news: HashMap<Channel, Seq>,
@@ -72,10 +74,10 @@ impl Store {
             bytes: 0,
             channels: HashMap::new(),
             due: BTreeSet::new(),
-            emptied: VecDeque::new(),
-            forgotten: 0,
+            emptied: Emptied::new(EMPTY_CHANNELS, 0),
             floor: 0,
             trims: BTreeMap::new(),
+            unmarked: 0,
             dedup: Dedup::new(KNOWN_IDS),
             news: HashMap::new(),
         }
@@ -84,7 +86,7 @@ impl Store {
     /// An empty store of the same kind for an order of which everything up to `start` is gone.
     pub(super) fn begin_anew(&mut self, start: Seq) {
         let anew = Self::new(self.max_events, self.max_bytes, self.retention.clone());
-        *self = Self { head: start, forgotten: start, floor: start, ..anew };
+        *self = Self { head: start, emptied: Emptied::new(EMPTY_CHANNELS, start), floor: start, ..anew };
     }
 
     pub(super) fn head(&self) -> Seq {
@@ -93,8 +95,7 @@ impl Store {
 
     /// The channels that have events, of those that `is_wanted` wants.
     pub(super) fn held(&self, is_wanted: impl Fn(&Channel) -> bool) -> Vec<Channel> {
-        let held = self.channels.iter().filter(|(_, kept)| !kept.seqs.is_empty());
-        held.map(|(channel, _)| channel).filter(|channel| is_wanted(channel)).cloned().collect()
+        self.channels.keys().filter(|channel| is_wanted(channel)).cloned().collect()
     }
 
     /// Lets go of everything before `first`, now and from now on.
@@ -144,9 +145,12 @@ impl Store {
         let weight = draft.weight() as u64;
         let mut prev = None;
         for channel in draft.channels.iter() {
-            // It may be one that was forgotten, with what it had lost.
-            let forgotten = Kept { trimmed: self.forgotten, ..Kept::default() };
-            let kept = self.channels.entry(channel.clone()).or_insert(forgotten);
+            let emptied = &mut self.emptied;
+            let kept = self.channels.entry(channel.clone()).or_insert_with(|| match emptied.take(channel) {
+                Some(last) => Kept { last, trimmed: last, ..Kept::default() },
+                // It may be one that was forgotten, with what it had lost.
+                None => Kept { trimmed: emptied.forgotten(), ..Kept::default() },
+            });
             prev.get_or_insert(kept.last);
             kept.last = seq;
             kept.seqs.push_back(seq);
@@ -195,7 +199,8 @@ impl Store {
 
     /// What was removed since this was called last.
     pub(in crate::actors) fn take_trims(&mut self) -> Vec<Trim> {
-        self.news.drain().map(|(channel, through)| Trim { channel, through }).collect()
+        let news = std::mem::take(&mut self.news);
+        news.into_iter().map(|(channel, through)| Trim { channel, through }).collect()
     }
 
     /// Lets go of events that are as old as their channel's bound.
@@ -209,7 +214,7 @@ impl Store {
 
     /// Lets go of all that is kept of a channel.
     pub(in crate::actors) fn forget(&mut self, channel: &Channel) {
-        while self.channels.get(channel).is_some_and(|kept| !kept.seqs.is_empty()) {
+        while self.channels.contains_key(channel) {
             self.drop_first(channel);
         }
     }
@@ -225,6 +230,11 @@ impl Store {
         let before = std::mem::replace(&mut kept.trimmed, seq);
         self.trims.entry(seq).or_default().push(channel.clone());
         remove_trim(&mut self.trims, before, channel);
+        if self.trims.len() > MARKS
+            && let Some((oldest, _)) = self.trims.pop_first()
+        {
+            self.unmarked = oldest;
+        }
         let next = kept.seqs.front().copied();
         if let Some(held) = self.records.get_mut(&seq) {
             let weight = held.record.draft.weight() as u64;
@@ -241,44 +251,31 @@ impl Store {
                 self.due.extend(kept.due.map(|due| (due, channel.clone())));
             }
             None => {
-                kept.seqs = VecDeque::new();
-                self.emptied.push_back((channel.clone(), seq));
-                self.forget_emptied();
-            }
-        }
-    }
-
-    fn forget_emptied(&mut self) {
-        while self.emptied.len() > EMPTY_CHANNELS
-            && let Some((channel, trimmed)) = self.emptied.pop_front()
-        {
-            // It may have had events again since it was noted, and then been noted again.
-            let is_empty = |kept: &Kept| kept.seqs.is_empty() && kept.trimmed == trimmed;
-            if self.channels.get(&channel).is_some_and(is_empty) {
-                self.channels.remove(&channel);
-                remove_trim(&mut self.trims, trimmed, &channel);
-                self.forgotten = self.forgotten.max(trimmed);
+                self.channels.remove(channel);
+                self.channels.give_back();
+                self.emptied.note(channel, seq);
             }
         }
     }
 
     /// The newest removed position of the interest's channels, if it is after `after`.
     fn trimmed(&self, after: Seq, interest: &Interest) -> Option<Seq> {
-        let newest_of_all = self.trims.last_key_value().map_or(0, |(&seq, _)| seq).max(self.forgotten);
+        let newest_of_all = self.trims.last_key_value().map_or(self.emptied.forgotten(), |(&seq, _)| seq);
         if after >= newest_of_all {
             return None;
         }
         let named = interest.named().map(|channel| match self.channels.get(&channel) {
             Some(kept) => kept.trimmed,
-            None => self.forgotten,
+            None => self.emptied.lost(&channel),
         });
         let mut newest = named.max().unwrap_or(0);
         if patterns(interest) {
-            newest = newest.max(self.forgotten);
+            // A loss that cannot be ruled out is told.
+            newest = newest.max(self.emptied.forgotten()).max(self.unmarked);
             let mut left = MARKS;
             for (&seq, channels) in self.trims.range(newest.max(after) + 1..).rev() {
-                left = left.saturating_sub(channels.len());
-                // A loss that cannot be ruled out in reasonable time is told.
+                left = left.saturating_sub(channels.iter().len());
+                // Nor can it in reasonable time.
                 if left == 0 || channels.iter().any(|channel| interest.selects(channel)) {
                     newest = seq;
                     break;
@@ -362,9 +359,9 @@ impl Store {
     }
 }
 
-fn remove_trim(trims: &mut BTreeMap<Seq, Vec<Channel>>, seq: Seq, channel: &Channel) {
+fn remove_trim(trims: &mut BTreeMap<Seq, Few<Channel>>, seq: Seq, channel: &Channel) {
     if let Some(channels) = trims.get_mut(&seq) {
-        channels.retain(|other| other != channel);
+        channels.remove(channel);
         if channels.is_empty() {
             trims.remove(&seq);
         }
@@ -479,7 +476,8 @@ mod tests {
         for n in 0..EMPTY_CHANNELS * 2 {
             store.append(vec![draft(&[&format!("c/{n}")])], Numbering::Next, 0);
         }
-        assert!(store.channels.len() <= EMPTY_CHANNELS + 10);
+        assert_eq!((store.channels.len(), store.trims.len()), (10, MARKS));
+        assert!(store.channels.capacity() < 50);
         // Whether a forgotten channel lost something is not known, so it is said.
         assert!(store.read(0, 5, &interest(&["c/7"]), ALL).trimmed.is_some());
         assert!(store.read(store.head - 10, store.head, &interest(&["c/7"]), ALL).trimmed.is_none());
