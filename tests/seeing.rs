@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use fanfare::http::{AuthError, Grant, HttpConfig};
 use fanfare::{
-    Batch, Broadcast, Broker, CloseReason, CloseSession, Delivery, Drain, Event, MemoryLog, Selector,
-    SessionId, SubscribeOptions, Subscription, Survey, subscribe, subscribe_with,
+    Batch, Broadcast, Broker, CloseReason, CloseSession, Delivery, Drain, Event, MemoryLog, Retention,
+    Selector, SessionId, SqliteLog, SubscribeOptions, Subscription, Survey, subscribe, subscribe_with,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -18,7 +18,9 @@ use support::sse::SseClient;
 use support::ws::WsClient;
 use support::{TestServer, http, serve, serve_with};
 
+/// The numbers of a broker whose log has opened: that it has would count as a move.
 async fn metrics(server: &TestServer) -> Metrics {
+    server.until(Duration::from_secs(10), |stats| stats.ready).await;
     Metrics::read(&server.broker.send(Survey).await.expect("answered").to_prometheus())
 }
 
@@ -577,6 +579,45 @@ async fn many_channels_do_not_make_the_numbers_larger() {
     assert!(!text_after.contains("once"));
     assert_eq!(Metrics::read(&text_after).kinds, Metrics::read(&text_before).kinds);
     assert!(after.busiest.channels.len() <= 10);
+}
+
+/// Channels that were used once leave a file about as fast as they came, and it remembers a bounded number of them
+/// (300,000 with `FANFARE_CHANNELS=full`).
+#[actix_web::test]
+async fn channels_that_were_used_once_are_cleaned_up() {
+    let is_full = std::env::var("FANFARE_CHANNELS").is_ok_and(|form| form == "full");
+    let channels = if is_full { 300_000 } else { 16_000 };
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("once-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("events.db");
+    let log = SqliteLog::open(&path).expect("opened");
+    let retention = Retention::default().rule("**=limits:max_age=100ms".parse().expect("a rule"));
+    let server = serve(Broker::builder().retention(retention).log(log));
+    let start = Instant::now();
+    for first in (0..channels).step_by(4000) {
+        let event = |n| Broadcast::channel(format!("once/{n}"), Event::text("message", "x").expect("valid"));
+        let batch = (first..first + 4000).map(|n| event(n).expect("valid")).collect();
+        let batch = Batch::new(batch).expect("valid");
+        server.broker.send(batch).await.expect("answered").expect("committed");
+    }
+    let published = start.elapsed();
+    let file = rusqlite::Connection::open(&path).expect("opened");
+    let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, u64>(0)).expect("counted");
+    while count("SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1)") > 0 {
+        assert!(
+            start.elapsed() < published * 10 + Duration::from_secs(10),
+            "too slow: published in {published:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("{channels} channels: published in {published:?}, gone after {:?}", start.elapsed());
+    assert_eq!(count("SELECT count(*) FROM placements"), 0);
+    assert!(count("SELECT count(*) FROM channels") < 66_000, "{}", count("SELECT count(*) FROM channels"));
+    // Of those that are forgotten it is not known whether they lost something, so it is told.
+    let answer = http::get(server.addr, "/rt/history?channel=once/0&after=1").await.json();
+    assert_eq!(answer["gap"]["reason"].as_str(), is_full.then_some("expired"), "{answer}");
+    let _ = std::fs::remove_dir_all(&folder);
 }
 
 /// A request's name comes back, or a new one does.

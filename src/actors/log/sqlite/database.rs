@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use crate::actors::log::index::{Align, Aligned};
 use crate::actors::log::{Numbering, Outcome, Trim, WINDOW};
+use crate::actors::spare::Spare;
 use crate::channel::Channel;
 use crate::cursor::{Lineage, Name, Seq};
 use crate::identity::Publisher;
@@ -15,8 +16,6 @@ use crate::retention::Retention;
 
 /// Channels whose rows are held in memory.
 const CACHED_CHANNELS: usize = 65_536;
-/// How often channels without events are counted while they are few, in milliseconds: to count is to look at every one.
-const COUNT_EVERY: i64 = 10_000;
 /// What one step of cleaning removes at most, so that a commit never waits long for it.
 pub(super) const STEP: u64 = 256;
 /// Payloads up to this many bytes stand in the placement itself.
@@ -33,8 +32,8 @@ pub(super) struct Database {
     /// The weight of all events.
     bytes: u64,
     channels: HashMap<Channel, Row>,
-    /// When there were not too many channels without events, in milliseconds.
-    few_empty: i64,
+    /// How many channels have no event.
+    empty: u64,
     /// What is older goes, whatever its channel.
     floor: Seq,
     /// Of an index: the newest moment of its order, which ids are remembered by.
@@ -73,9 +72,11 @@ impl Database {
     pub(super) fn new(connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
         let head = meta(&connection, "head")?;
         let bytes = meta(&connection, "bytes")?;
+        let empty =
+            connection.query_row("SELECT count(*) FROM channels WHERE events = 0", [], |row| row.get(0))?;
         let channels = HashMap::new();
         let mut database =
-            Self { connection, retention, head, bytes, channels, few_empty: 0, floor: 0, order_clock: None };
+            Self { connection, retention, head, bytes, channels, empty, floor: 0, order_clock: None };
         database.adopt_retention()?;
         Ok(database)
     }
@@ -153,7 +154,8 @@ impl Database {
         }
         transaction.commit()?;
         self.channels.clear();
-        (self.head, self.bytes, self.floor, self.order_clock) = (start, 0, start, Some(0));
+        (self.head, self.bytes, self.empty) = (start, 0, 0);
+        (self.floor, self.order_clock) = (start, Some(0));
         Ok(())
     }
 
@@ -235,8 +237,9 @@ impl Database {
         let due: Vec<String> = {
             let mut statement = self
                 .connection
-                .prepare_cached("SELECT name FROM channels WHERE due <= ? ORDER BY due LIMIT 16")?;
-            statement.query_map([now], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
+                .prepare_cached("SELECT name FROM channels WHERE due <= ? ORDER BY due LIMIT ?")?;
+            // More than a step of one event each are not removed anyway.
+            statement.query_map(params![now, STEP], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?
         };
         // An index that is being filled goes through hours in seconds: its ids grow old by the order's clock. They are
         // kept for twice as long as they count, since that clock may go back, and every index has to know the same.
@@ -252,19 +255,18 @@ impl Database {
         if due.is_empty() && stale == 0 && !is_large {
             return Ok(None);
         }
-        let few_empty = self.few_empty;
         let mut pass = Pass::begin(self)?;
+        let mut removed = 0;
         for name in &due {
-            pass.trim_due(&Channel::restore(name), now)?;
+            if removed >= STEP {
+                break;
+            }
+            removed += pass.trim_due(&Channel::restore(name), now)?;
         }
         pass.trim_log(STEP)?;
         pass.forget_ids(moment)?;
-        let is_enough = (now - few_empty).abs() < COUNT_EVERY || !pass.forget_channels()?;
-        let trims = pass.commit()?;
-        if is_enough && (now - few_empty).abs() >= COUNT_EVERY {
-            self.few_empty = now;
-        }
-        Ok(Some(trims))
+        pass.forget_channels()?;
+        Ok(Some(pass.commit()?))
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -325,14 +327,16 @@ pub(super) struct Pass<'a> {
     pub(super) trims: HashMap<Channel, Seq>,
     pub(super) database_head: &'a mut Seq,
     pub(super) database_bytes: &'a mut u64,
+    pub(super) database_empty: &'a mut u64,
     pub(super) head: Seq,
     pub(super) bytes: u64,
+    pub(super) empty: u64,
     pub(super) floor: Seq,
 }
 
 impl<'a> Pass<'a> {
     fn begin(database: &'a mut Database) -> rusqlite::Result<Self> {
-        let (head, bytes, floor) = (database.head, database.bytes, database.floor);
+        let (head, bytes, empty, floor) = (database.head, database.bytes, database.empty, database.floor);
         Ok(Self {
             transaction: database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
             retention: &database.retention,
@@ -341,8 +345,10 @@ impl<'a> Pass<'a> {
             trims: HashMap::new(),
             database_head: &mut database.head,
             database_bytes: &mut database.bytes,
+            database_empty: &mut database.empty,
             head,
             bytes,
+            empty,
             floor,
         })
     }
@@ -362,11 +368,20 @@ impl<'a> Pass<'a> {
         }
         self.transaction.commit()?;
         if self.cache.len() + self.touched.len() > CACHED_CHANNELS {
-            self.cache.clear();
+            *self.cache = HashMap::new();
         }
-        self.cache.extend(self.touched);
+        for (channel, row) in self.touched {
+            // Who has lost its last event is hardly asked for again soon.
+            if row.events == 0 {
+                self.cache.remove(&channel);
+            } else {
+                self.cache.insert(channel, row);
+            }
+        }
+        self.cache.give_back();
         *self.database_head = self.head;
         *self.database_bytes = self.bytes;
+        *self.database_empty = self.empty;
         Ok(self.trims.into_iter().map(|(channel, through)| Trim { channel, through }).collect())
     }
 
@@ -391,6 +406,7 @@ impl<'a> Pass<'a> {
             let mut row = self.row_or_new(channel)?;
             prev.get_or_insert(row.last);
             if row.events == 0 {
+                self.empty = self.empty.saturating_sub(1);
                 row.due = due(self.retention, channel, i64::try_from(draft.time).ok());
             }
             row = Row { last: seq, events: row.events + 1, bytes: row.bytes + weight, ..row };
@@ -471,7 +487,7 @@ impl<'a> Pass<'a> {
         row.optional()
     }
 
-    fn row_or_new(&self, channel: &Channel) -> rusqlite::Result<Row> {
+    fn row_or_new(&mut self, channel: &Channel) -> rusqlite::Result<Row> {
         if let Some(row) = self.row(channel)? {
             return Ok(row);
         }
@@ -480,8 +496,10 @@ impl<'a> Pass<'a> {
              VALUES (?, 0, (SELECT value FROM meta WHERE key = 'forgotten'), 0, 0) RETURNING key, trimmed",
         )?;
         // It may be one that was forgotten, with what it had lost.
-        insert.query_row([channel.as_str()], |row| {
+        let row = insert.query_row([channel.as_str()], |row| {
             Ok(Row { key: row.get(0)?, last: 0, trimmed: row.get(1)?, events: 0, bytes: 0, due: None })
-        })
+        })?;
+        self.empty += 1;
+        Ok(row)
     }
 }

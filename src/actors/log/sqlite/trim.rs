@@ -8,7 +8,7 @@ use crate::channel::Channel;
 use crate::cursor::Seq;
 
 /// Channels without an event that are remembered.
-const EMPTY_CHANNELS: i64 = 65_536;
+const EMPTY_CHANNELS: u64 = 65_536;
 
 impl Pass<'_> {
     /// Holds the channels that were appended to, and the whole log, to their bounds; removes at most `most`.
@@ -66,16 +66,16 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Removes what is due of a channel: too old, or over its bounds.
-    pub(super) fn trim_due(&mut self, channel: &Channel, now: i64) -> rusqlite::Result<()> {
-        let Some(row) = self.row(channel)? else { return Ok(()) };
+    /// Removes what is due of a channel: too old, or over its bounds. Returns how many events went.
+    pub(super) fn trim_due(&mut self, channel: &Channel, now: i64) -> rusqlite::Result<u64> {
+        let Some(row) = self.row(channel)? else { return Ok(0) };
         let mut count = self.excess(channel, &row, STEP)?;
         if let Some(age) = self.retention.limits(channel).max_age {
             let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             let oldest = self.oldest(&row, STEP)?;
             count = count.max(oldest.iter().take_while(|(.., time)| *time <= before).count() as u64);
         }
-        self.trim_channel(channel, count).map(|_| ())
+        Ok(row.events - self.trim_channel(channel, count)?)
     }
 
     /// The position, weight and time of a channel's oldest events.
@@ -113,6 +113,9 @@ impl Pass<'_> {
                 ..row
             };
         }
+        if row.events == 0 && count > 0 && !oldest.is_empty() {
+            self.empty += 1;
+        }
         let next = usize::try_from(count).ok().and_then(|count| oldest.get(count));
         let is_over = self.retention.limits(channel).are_broken_by(row.events, row.bytes);
         // What is left over is due at once, for the next step.
@@ -135,31 +138,31 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Forgets the channels that lost their last event longest ago when there are too many. What is not known of them
-    /// from then on is told as a loss up to there. True if there were.
-    pub(super) fn forget_channels(&mut self) -> rusqlite::Result<bool> {
-        let count = |sql: &str| self.transaction.query_row(sql, [], |row| row.get::<_, i64>(0));
-        if count("SELECT count(*) FROM channels")? <= 2 * EMPTY_CHANNELS {
-            return Ok(false);
-        }
-        let empty = count("SELECT count(*) FROM channels WHERE events = 0")?;
-        if empty <= EMPTY_CHANNELS {
-            return Ok(false);
+    /// Forgets some of the channels that lost their last event longest ago when there are too many. What is not known of
+    /// them from then on is told as a loss up to there.
+    pub(super) fn forget_channels(&mut self) -> rusqlite::Result<()> {
+        // Not for every single one.
+        let too_many = self.empty.saturating_sub(EMPTY_CHANNELS);
+        if too_many < STEP {
+            return Ok(());
         }
         let last: Option<Seq> = self
             .transaction
-            .query_row(
-                "SELECT trimmed FROM channels WHERE events = 0 ORDER BY trimmed LIMIT 1 OFFSET ?",
-                [(empty - EMPTY_CHANNELS).min(4096)],
-                |row| row.get(0),
-            )
+            .prepare_cached(
+                "SELECT trimmed FROM channels WHERE events = 0 AND trimmed > 0 ORDER BY trimmed LIMIT 1 OFFSET ?",
+            )?
+            .query_row([too_many.min(4 * STEP) - 1], |row| row.get(0))
             .optional()?;
-        if let Some(last) = last {
-            self.transaction.execute("DELETE FROM channels WHERE events = 0 AND trimmed <= ?", [last])?;
-            self.transaction
-                .execute("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'", [last])?;
-            self.cache.clear();
-        }
-        Ok(last.is_some())
+        let Some(last) = last else { return Ok(()) };
+        let gone = self
+            .transaction
+            .prepare_cached("DELETE FROM channels WHERE events = 0 AND trimmed > 0 AND trimmed <= ?")?
+            .execute([last])?;
+        self.transaction
+            .prepare_cached("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'")?
+            .execute([last])?;
+        self.empty = self.empty.saturating_sub(gone as u64);
+        self.cache.clear();
+        Ok(())
     }
 }
