@@ -780,7 +780,7 @@ impl<'a> World<'a> {
                 client.is_closing = true;
                 // What is in the feed comes behind what it has not written yet.
                 if self.random.one_in(2) {
-                    client.sink.keep_delivered();
+                    client.sink.cut_off();
                 }
                 client.sink.end(None);
                 self.stop(number);

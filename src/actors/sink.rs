@@ -69,6 +69,8 @@ struct State {
     tell_when_drained: bool,
     seat: Option<Seat>,
     fell_out: bool,
+    /// Nothing more comes from the feed.
+    is_cut_off: bool,
     ended: bool,
     /// What the cursors in the feed's frames are to say, while channels that were added to it catch up.
     recast: Option<Box<Recast>>,
@@ -243,9 +245,9 @@ impl Sink {
     /// Puts what was delivered to the client, and not taken yet, behind what is written: it is to come before the end.
     pub(crate) fn keep_delivered(&self) {
         let mut state = self.state.borrow_mut();
-        let State { seat, written, recast: cast, fell_out, .. } = &mut *state;
+        let State { seat, written, recast: cast, fell_out, is_cut_off, .. } = &mut *state;
         // What its session has not written yet comes before the feed.
-        let Some(seat) = seat.as_mut().filter(|seat| !seat.held) else { return };
+        let Some(seat) = seat.as_mut().filter(|seat| !seat.held && !*is_cut_off) else { return };
         loop {
             match seat.pull() {
                 Pull::Bytes(bytes) => written.push_back(recast(bytes, cast.as_deref())),
@@ -255,6 +257,13 @@ impl Sink {
         }
         // It may have left the readers that the worker still had to wake.
         state.wake();
+    }
+
+    /// What was delivered until now is the last that the client gets of its feed: its session is about to be told to
+    /// close, and by the time that it is, more may have been delivered.
+    pub(crate) fn cut_off(&self) {
+        self.keep_delivered();
+        self.state.borrow_mut().is_cut_off = true;
     }
 
     /// From now on the cursors in the feed's frames, which are WebSocket's, are recast.
@@ -488,7 +497,7 @@ impl State {
         if std::mem::take(&mut self.fell_out) {
             return Pull::FellOut;
         }
-        let Some(seat) = &mut self.seat else { return Pull::Pending };
+        let Some(seat) = self.seat.as_mut().filter(|_| !self.is_cut_off) else { return Pull::Pending };
         let pinged = seat.pings_taken;
         let pull = seat.pull();
         if seat.pings_taken > pinged {
@@ -682,6 +691,21 @@ mod tests {
         feed.borrow_mut().append(bytes("late"), Some(3), Instant::now());
         let all: Vec<_> = (0..4).map(|_| pull(&sink)).collect();
         assert_eq!(all, ["1", "2", "closing", "End"]);
+    }
+
+    #[test]
+    fn nothing_is_delivered_any_more_to_who_is_about_to_be_closed() {
+        let (sink, feed) = seated(0);
+        feed.borrow_mut().append(bytes("1"), Some(1), Instant::now());
+        sink.cut_off();
+        feed.borrow_mut().append(bytes("late"), Some(2), Instant::now());
+        sink.let_out();
+        sink.go_live();
+        assert_eq!((pull(&sink), pull(&sink)), ("1".into(), "Pending".into()));
+        assert_eq!(sink.position(), Some(1));
+        sink.keep_delivered();
+        sink.end(Some(bytes("closing")));
+        assert_eq!((pull(&sink), pull(&sink)), ("closing".into(), "End".into()));
     }
 
     #[test]

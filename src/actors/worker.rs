@@ -324,7 +324,7 @@ impl Handler<CloseClients> for Worker {
     fn handle(&mut self, CloseClients { clients, farewell }: CloseClients, _: &mut Self::Context) {
         let floor = self.floor.borrow();
         for member in clients.iter().filter_map(|client| floor.members.get(client)) {
-            member.session.do_send(Close(farewell));
+            member.close(farewell);
         }
     }
 }
@@ -334,7 +334,7 @@ impl Handler<CloseAll> for Worker {
 
     fn handle(&mut self, CloseAll { farewell }: CloseAll, _: &mut Self::Context) {
         for member in self.floor.borrow().members.values() {
-            member.session.do_send(Close(farewell));
+            member.close(farewell);
         }
     }
 }
@@ -358,6 +358,12 @@ struct Member {
 }
 
 impl Member {
+    /// Tells its session to close. What comes behind this is not for the client any more, however soon.
+    fn close(&self, farewell: Farewell) {
+        self.sink.cut_off();
+        self.session.do_send(Close(farewell));
+    }
+
     fn feed_key(&self, subscription: Subscription) -> FeedKey {
         FeedKey { subscription, encoding: self.encoding, framing: self.sink.framing() }
     }
