@@ -23,6 +23,12 @@ use self::pages::Hosts;
 use self::settings::{LogKind, Settings};
 use self::telemetry::Telemetry;
 
+/// Gives memory that a crowd has left behind back to the system: the events and clients of a hub come and go in small pieces,
+/// and what is left of them would keep glibc's allocator from giving back nearly all of it.
+#[cfg(all(unix, not(target_env = "musl")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What the broker admits is what limits clients; each thread may have them all.
 const CONNECTIONS: usize = 1 << 20;
 
