@@ -14,13 +14,26 @@ macro_rules! ulid_newtype {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Ulid);
+        pub struct $name {
+            // Two halves, high before low: as one number they would have all that holds an id padded to 16 bytes.
+            high: u64,
+            low: u64,
+        }
 
         impl $name {
             /// A new one, of this moment and 80 random bits.
             #[must_use]
             pub fn mint() -> Self {
-                Self(Ulid::generate())
+                Self::of(Ulid::generate())
+            }
+
+            fn of(ulid: Ulid) -> Self {
+                let (high, low) = ulid.into();
+                Self { high, low }
+            }
+
+            fn ulid(self) -> Ulid {
+                (self.high, self.low).into()
             }
         }
 
@@ -31,19 +44,19 @@ macro_rules! ulid_newtype {
                 // 26 digits of five bits are two bits more than there are: the first is at most 7.
                 let fits = text.as_bytes().first().is_some_and(|first| (b'0'..=b'7').contains(first));
                 let ulid = Ulid::from_string(text).ok().filter(|_| fits);
-                ulid.map(Self).ok_or_else(|| InvalidValue::new($field, "must be a ULID"))
+                ulid.map(Self::of).ok_or_else(|| InvalidValue::new($field, "must be a ULID"))
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                self.ulid().fmt(f)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                fmt::Display::fmt(self, f)
             }
         }
 
@@ -74,20 +87,20 @@ impl SessionId {
     pub fn derived_from(secret: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(b"fanfare session\0").chain_update(secret).finalize();
         // A digest has 32 bytes.
-        Self(Ulid::from_bytes(digest.as_slice().first_chunk().copied().unwrap_or_default()))
+        Self::of(Ulid::from_bytes(digest.as_slice().first_chunk().copied().unwrap_or_default()))
     }
 }
 
 impl ClientId {
     /// When it was minted, which is when the client connected.
     pub(crate) fn minted_at(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.timestamp_ms())
+        UNIX_EPOCH + Duration::from_millis(self.ulid().timestamp_ms())
     }
 
     /// Spreads clients evenly over `slots`, the same way each time.
     pub(crate) fn slot(self, slots: u32) -> u32 {
         // The low half of a ULID is random.
-        (u128::from(self.0) as u64 % u64::from(slots.max(1))) as u32
+        (self.low % u64::from(slots.max(1))) as u32
     }
 }
 
