@@ -1,5 +1,6 @@
 //! What a client wants to hear.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::channel::{Channel, Reach, Selector};
@@ -20,8 +21,42 @@ pub struct Subscription {
 /// Selectors under one filter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Group {
-    selectors: Arc<[Selector]>,
+    selectors: Selectors,
     filter: Filter,
+}
+
+/// Selectors in their order, each once. Most clients follow one thing, and there may be very many of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Selectors {
+    One(Selector),
+    Other(Arc<[Selector]>),
+}
+
+impl Default for Selectors {
+    fn default() -> Self {
+        Self::Other(Arc::default())
+    }
+}
+
+impl From<Vec<Selector>> for Selectors {
+    fn from(mut selectors: Vec<Selector>) -> Self {
+        match selectors.len() {
+            0 => Self::default(),
+            1 => selectors.pop().map_or_else(Self::default, Self::One),
+            _ => Self::Other(selectors.into()),
+        }
+    }
+}
+
+impl Deref for Selectors {
+    type Target = [Selector];
+
+    fn deref(&self) -> &[Selector] {
+        match self {
+            Self::One(selector) => std::slice::from_ref(selector),
+            Self::Other(selectors) => selectors,
+        }
+    }
 }
 
 impl Group {
@@ -245,7 +280,8 @@ impl Filter {
         if parsed.len() > Attributes::MAX {
             return Err(InvalidValue::new("filter", format!("must be at most {}", Attributes::MAX)));
         }
-        Ok(Self(parsed.into()))
+        // Most filters are empty, and the empty one is made once for all.
+        Ok(if parsed.is_empty() { Self::default() } else { Self(parsed.into()) })
     }
 
     fn is_empty(&self) -> bool {
