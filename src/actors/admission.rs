@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::revoked::Standing;
-use super::spare::Spare;
+use super::roster::Roster;
 use crate::identity::{ClientId, Publisher, SessionId};
 
 /// How many, at most; 0 for as many as come.
@@ -44,9 +44,9 @@ pub(crate) enum Full {
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: AdmissionLimits,
-    guests: HashMap<ClientId, Guest>,
-    sessions: HashMap<SessionId, usize>,
-    addresses: HashMap<IpAddr, usize>,
+    guests: Roster<ClientId, Guest>,
+    sessions: Roster<SessionId, u32>,
+    addresses: Roster<Network, u32>,
     comings: Option<Bucket>,
     publishers: HashMap<Publisher, Bucket>,
     /// Of all for whom there is no room.
@@ -56,17 +56,26 @@ pub(crate) struct Admission {
 
 #[derive(Debug)]
 struct Guest {
-    standing: Standing,
-    address: Option<IpAddr>,
+    session: SessionId,
+    network: Option<Network>,
+    /// As whom it was let in, until it has its place.
+    standing: Option<Box<Standing>>,
+}
+
+/// Those who count as one by their address: whoever has one of the version 6 has all 2^64 of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Network {
+    V4(Ipv4Addr),
+    V6(u64),
 }
 
 impl Admission {
     pub(crate) fn new(limits: AdmissionLimits) -> Self {
         Self {
             limits,
-            guests: HashMap::new(),
-            sessions: HashMap::new(),
-            addresses: HashMap::new(),
+            guests: Roster::default(),
+            sessions: Roster::default(),
+            addresses: Roster::default(),
             comings: None,
             publishers: HashMap::new(),
             others: None,
@@ -82,45 +91,53 @@ impl Admission {
         address: Option<IpAddr>,
         now: Instant,
     ) -> Result<(), Full> {
-        let address = address.map(network);
+        let network = address.map(Network::of);
         let limits = self.limits;
-        let of = |counts: Option<&usize>| counts.copied().unwrap_or(0);
+        let of = |count: Option<&u32>| count.map_or(0, |&count| count as usize);
         if is_over(limits.connections, self.guests.len()) {
             return Err(Full::Server);
         }
         if is_over(limits.per_session, of(self.sessions.get(&standing.session))) {
             return Err(Full::Session);
         }
-        if is_over(limits.per_address, of(address.and_then(|address| self.addresses.get(&address)))) {
+        if is_over(limits.per_address, of(network.and_then(|network| self.addresses.get(&network)))) {
             return Err(Full::Address);
         }
         if limits.connect_rate > 0 {
             let comings = self.comings.get_or_insert_with(|| Bucket::new(limits.connect_rate, now));
             comings.take(1, now).map_err(|_| Full::Rate)?;
         }
-        *self.sessions.entry(standing.session).or_default() += 1;
-        if let Some(address) = address {
-            *self.addresses.entry(address).or_default() += 1;
+        let session = standing.session;
+        self.sessions.update(session, |count| *count += 1);
+        if let Some(network) = network {
+            self.addresses.update(network, |count| *count += 1);
         }
-        self.guests.insert(client, Guest { standing, address });
+        self.guests.insert(client, Guest { session, network, standing: Some(Box::new(standing)) });
         Ok(())
     }
 
     /// A client has left. Nothing the second time.
     pub(crate) fn leave(&mut self, client: ClientId) {
-        let Some(Guest { standing, address }) = self.guests.remove(&client) else { return };
-        take_one(&mut self.sessions, standing.session);
-        if let Some(address) = address {
-            take_one(&mut self.addresses, address);
+        let Some(Guest { session, network, .. }) = self.guests.remove(&client) else { return };
+        take_one(&mut self.sessions, &session);
+        if let Some(network) = network {
+            take_one(&mut self.addresses, &network);
         }
-        self.guests.give_back();
-        self.sessions.give_back();
-        self.addresses.give_back();
+        self.guests.compact(|_, _, _, _| {});
+        self.sessions.compact(|_, _, _, _| {});
+        self.addresses.compact(|_, _, _, _| {});
     }
 
-    /// As whom a client was let in; nothing for those of this process, who need not be.
+    /// As whom a client was let in that has not its place yet; nothing for those of this process, who need not be.
     pub(crate) fn standing(&self, client: ClientId) -> Option<&Standing> {
-        self.guests.get(&client).map(|guest| &guest.standing)
+        self.guests.get(&client)?.standing.as_deref()
+    }
+
+    /// A client has its place: whatever becomes of its session is done to it there.
+    pub(crate) fn settle(&mut self, client: ClientId) {
+        if let Some(guest) = self.guests.get_mut(&client) {
+            guest.standing = None;
+        }
     }
 
     /// How many were let in.
@@ -164,23 +181,20 @@ fn is_over(limit: usize, count: usize) -> bool {
     limit > 0 && count >= limit
 }
 
-fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Entry::Occupied(mut entry) = counts.entry(key) {
-        *entry.get_mut() -= 1;
-        if *entry.get() == 0 {
-            entry.remove();
-        }
+fn take_one<K: Eq + Hash>(counts: &mut Roster<K, u32>, key: &K) {
+    let Some(count) = counts.get_mut(key) else { return };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(key);
     }
 }
 
-/// Whoever has one address of the version 6 has all 2^64 of its network, and counts as one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+impl Network {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4),
+            IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
         }
-        v4 => v4,
     }
 }
 
@@ -257,7 +271,7 @@ mod tests {
             ("::ffff:10.0.0.1", "10.0.0.1", true),
             ("10.0.0.1", "10.0.0.2", false),
         ] {
-            let [one, other] = [one, other].map(|text| network(text.parse().expect("an address")));
+            let [one, other] = [one, other].map(|text: &str| Network::of(text.parse().expect("an address")));
             assert_eq!(one == other, same);
         }
     }

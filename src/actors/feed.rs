@@ -88,7 +88,7 @@ pub(crate) struct Feed {
     /// How many members have not read to the end; when it is zero nothing needs to be held.
     behind: usize,
     /// The piece that was read last: its first and last frame, and the bytes, which the next client wants as well.
-    piece: Option<(u64, u64, Bytes)>,
+    piece: Option<Box<(u64, u64, Bytes)>>,
     waking: Waking,
     /// How many members were woken so far.
     woken: usize,
@@ -110,7 +110,8 @@ impl Feed {
             base: 0,
             ephemerals: 0,
             through: 0,
-            members: Slab::new(),
+            // Very many feeds have one reader each.
+            members: Slab::with_capacity(1),
             users: 0,
             behind: 0,
             piece: None,
@@ -262,7 +263,7 @@ impl Feed {
         if to - from == 1 {
             return self.frames.get(first).map(|frame| frame.bytes.clone()).unwrap_or_default();
         }
-        if let Some((known_from, known_to, bytes)) = &self.piece
+        if let Some((known_from, known_to, bytes)) = self.piece.as_deref()
             && (*known_from, *known_to) == (from, to)
         {
             return bytes.clone();
@@ -272,7 +273,7 @@ impl Feed {
             joined.extend_from_slice(&frame.bytes);
         }
         let bytes = joined.freeze();
-        self.piece = Some((from, to, bytes.clone()));
+        self.piece = Some(Box::new((from, to, bytes.clone())));
         bytes
     }
 

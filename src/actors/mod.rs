@@ -5,8 +5,8 @@
 //!   Broker --> Heartbeat                 (weak back)
 //!          --> log                       (weak back: Opened, Committed, CommitFailed)
 //!          --> Worker, one per HTTP thread and mounted scope
-//!                --> Session x N         (weak to the broker: Attach, Detached)
-//!                      --> Sink, pulled by the response body, whose drop is the disconnect
+//!                ··> Session x N         (weak; it lives as long as its writer; weak to the broker: Attach, Detached)
+//!                      --> Sink, pulled by the writer: the response body, whose drop is the disconnect
 //!          --> Local                      (weak back: Attach, Detached)
 //!                --> Subscriber x N, a bounded queue each, whose other end is the stream
 //! ```
@@ -22,11 +22,11 @@ mod bucket;
 mod busiest;
 pub(crate) mod farewell;
 mod feed;
-mod few;
 mod heartbeat;
 mod index;
 mod intake;
 mod kept;
+mod keys;
 pub(crate) mod line;
 mod lingering;
 pub(crate) mod local;
@@ -37,6 +37,7 @@ mod registry;
 mod replay;
 pub(crate) mod revoked;
 mod ring;
+mod roster;
 pub(crate) mod session;
 pub(crate) mod sink;
 mod spare;

@@ -1,12 +1,10 @@
 //! Who is connected, as whom, and who follows what. Pure: the broker asks, and sends what it is told.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use slab::Slab;
-
-use super::few::Few;
 use super::index::SelectorIndex;
-use super::spare::Spare;
+use super::keys::Keys;
+use super::roster::{Key, Roster};
 use crate::channel::{Channel, Reach, Selector};
 use crate::counts::{ByTransport, Transport};
 use crate::identity::{ClientId, SessionId};
@@ -15,7 +13,6 @@ use crate::wire::Encoding;
 
 /// A worker's number in the registry.
 pub(crate) type WorkerKey = usize;
-type ClientKey = u32;
 
 /// Where an event must go and in which encoding it is wanted there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,15 +46,15 @@ impl Routes {
     }
 }
 
+/// Who follows a selector, and by which routes they are reached: of a single one that is the client's own.
 #[derive(Debug, Default)]
 struct Followers {
-    clients: BTreeSet<ClientKey>,
-    routes: Routes,
+    clients: Keys,
+    routes: Option<Box<Routes>>,
 }
 
 #[derive(Debug)]
 struct Client {
-    id: ClientId,
     interest: Interest,
     route: Route,
 }
@@ -67,9 +64,8 @@ struct Client {
 /// What an event costs here is set by the selectors that match it, not by how many clients there are.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    clients: Slab<Client>,
-    keys: HashMap<ClientId, ClientKey>,
-    sessions: HashMap<SessionId, Few<ClientKey>>,
+    clients: Roster<ClientId, Client>,
+    sessions: Roster<SessionId, Keys>,
     followers: SelectorIndex<Followers>,
     all: Routes,
 }
@@ -81,37 +77,60 @@ pub(crate) struct Members {
     pub(crate) sessions: BTreeMap<SessionId, usize>,
 }
 
+impl Followers {
+    /// True if the client did not follow. `route_of` knows the routes of the others.
+    fn add(&mut self, key: Key, route: Route, route_of: impl Fn(Key) -> Option<Route>) -> bool {
+        if !self.clients.insert(key) {
+            return false;
+        }
+        if let Some(routes) = &mut self.routes {
+            routes.add(route);
+        } else if !matches!(self.clients, Keys::One(_)) {
+            let mut routes = Routes::default();
+            self.clients.iter().filter_map(route_of).for_each(|route| routes.add(route));
+            self.routes = Some(Box::new(routes));
+        }
+        true
+    }
+
+    fn remove(&mut self, key: Key, route: Route) {
+        if !self.clients.remove(key) {
+            return;
+        }
+        if let Some(routes) = &mut self.routes {
+            routes.remove(route);
+        }
+        if matches!(self.clients, Keys::None | Keys::One(_)) {
+            self.routes = None;
+        }
+    }
+}
+
 impl Registry {
     /// Enters a client. Entering it again changes nothing.
     pub(crate) fn enter(&mut self, id: ClientId, interest: Interest, route: Route) {
-        if self.keys.contains_key(&id) {
+        if self.clients.contains(&id) {
             return;
         }
-        let entry = self.clients.vacant_entry();
-        // More than 2^32 connections do not fit a machine.
-        let key = entry.key() as ClientKey;
-        for selector in interest.subscription.selectors() {
-            let followers = self.followers.entry(selector);
-            followers.clients.insert(key);
-            followers.routes.add(route);
+        let (session, subscription) = (interest.session, interest.subscription.clone());
+        let key = self.clients.insert(id, Client { interest, route });
+        for selector in subscription.selectors() {
+            self.follow(selector, key, route);
         }
-        self.keys.insert(id, key);
-        self.sessions.entry(interest.session).or_default().push(key);
+        self.sessions.update(session, |clients| {
+            clients.insert(key);
+        });
         self.all.add(route);
-        entry.insert(Client { id, interest, route });
     }
 
     /// Has a client follow this instead of what it did. Returns what it does not follow any more.
     pub(crate) fn change(&mut self, id: ClientId, subscription: &Subscription) -> Vec<Selector> {
-        let Some(&key) = self.keys.get(&id) else { return Vec::new() };
-        let Some(client) = self.clients.get_mut(key as usize) else { return Vec::new() };
+        let Some(key) = self.clients.key(&id) else { return Vec::new() };
+        let Some(client) = self.clients.get_mut(&id) else { return Vec::new() };
         let route = client.route;
         let before = std::mem::replace(&mut client.interest.subscription, subscription.clone());
         for selector in subscription.selectors() {
-            let followers = self.followers.entry(selector);
-            if followers.clients.insert(key) {
-                followers.routes.add(route);
-            }
+            self.follow(selector, key, route);
         }
         let is_left = |selector: &&Selector| subscription.selectors().all(|kept| kept != *selector);
         let left: Vec<_> = before.selectors().filter(is_left).cloned().collect();
@@ -121,23 +140,27 @@ impl Registry {
         left
     }
 
-    fn unfollow(&mut self, selector: &Selector, key: ClientKey, route: Route) {
+    fn follow(&mut self, selector: &Selector, key: Key, route: Route) {
+        let Self { clients, followers, .. } = self;
+        followers.entry(selector).add(key, route, |other| Some(clients.at(other)?.1.route));
+    }
+
+    fn unfollow(&mut self, selector: &Selector, key: Key, route: Route) {
         self.followers.update(selector, |followers| {
-            followers.clients.remove(&key);
-            followers.routes.remove(route);
+            followers.remove(key, route);
             !followers.clients.is_empty()
         });
     }
 
     /// Forgets a client, and its session with the last one. Returns what it heard; nothing the second time.
     pub(crate) fn leave(&mut self, id: ClientId) -> Option<Interest> {
-        let key = self.keys.remove(&id)?;
-        let Client { interest, route, .. } = self.clients.try_remove(key as usize)?;
+        let key = self.clients.key(&id)?;
+        let Client { interest, route } = self.clients.remove(&id)?;
         for selector in interest.subscription.selectors() {
             self.unfollow(selector, key, route);
         }
         if let Some(clients) = self.sessions.get_mut(&interest.session) {
-            clients.remove(&key);
+            clients.remove(key);
             if clients.is_empty() {
                 self.sessions.remove(&interest.session);
             }
@@ -147,20 +170,36 @@ impl Registry {
         Some(interest)
     }
 
+    /// Gives memory back after a crowd has left, so that what was held for it is not held for ever.
+    fn shrink(&mut self) {
+        let Self { clients, sessions, followers, .. } = self;
+        clients.compact(|_, client, from, to| {
+            for selector in client.interest.subscription.selectors() {
+                followers.entry(selector).clients.renumber(from, to);
+            }
+            if let Some(clients) = sessions.get_mut(&client.interest.session) {
+                clients.renumber(from, to);
+            }
+        });
+        sessions.compact(|_, _, _, _| {});
+    }
+
+    /// Where the followers of a selector are reached.
+    fn routes<'a>(&'a self, followers: &'a Followers) -> impl Iterator<Item = Route> + 'a {
+        let many = followers.routes.iter().flat_map(|routes| routes.0.iter().map(|(route, _)| *route));
+        let only = followers.clients.iter().filter(|_| followers.routes.is_none());
+        many.chain(only.filter_map(|key| self.route(key)))
+    }
+
+    fn route(&self, key: Key) -> Option<Route> {
+        Some(self.clients.at(key)?.1.route)
+    }
+
     /// Whether anybody follows a channel.
     pub(crate) fn has_followers(&self, channel: &Channel) -> bool {
         let mut found = false;
         self.followers.for_each_match(channel, |_| found = true);
         found
-    }
-
-    /// Gives memory back after a crowd has left, so that what was held for it is not held for ever.
-    fn shrink(&mut self) {
-        self.keys.give_back();
-        self.sessions.give_back();
-        if self.clients.is_empty() {
-            self.clients = Slab::new();
-        }
     }
 
     /// Forgets all clients of a worker that is gone, and returns what they heard.
@@ -169,7 +208,7 @@ impl Registry {
             .clients
             .iter()
             .filter(|(_, client)| client.route.worker == worker)
-            .map(|(_, client)| client.id)
+            .map(|(id, _)| *id)
             .collect();
         gone.into_iter().filter_map(|id| self.leave(id)).collect()
     }
@@ -179,22 +218,22 @@ impl Registry {
         match channel.reach() {
             Reach::Everyone => routes.extend(self.all.0.iter().map(|(route, _)| *route)),
             Reach::Session(session) => {
-                let clients = self.sessions.get(&session).into_iter().flat_map(Few::iter);
-                routes.extend(clients.filter_map(|&key| Some(self.clients.get(key as usize)?.route)));
+                let clients = self.sessions.get(&session).into_iter().flat_map(Keys::iter);
+                routes.extend(clients.filter_map(|key| self.route(key)));
             }
-            Reach::Followers => self.followers.for_each_match(channel, |followers| {
-                routes.extend(followers.routes.0.iter().map(|(route, _)| *route));
-            }),
+            Reach::Followers => {
+                self.followers.for_each_match(channel, |followers| routes.extend(self.routes(followers)));
+            }
         }
     }
 
     /// Adds to `clients` those that an event of `channel` is for, filters aside. A client may come more than once.
     pub(crate) fn clients_on(&self, channel: &Channel, clients: &mut Vec<ClientId>) {
-        let id = |&key: &ClientKey| self.clients.get(key as usize).map(|client| client.id);
+        let id = |key| self.clients.at(key).map(|(id, _)| *id);
         match channel.reach() {
-            Reach::Everyone => clients.extend(self.keys.keys()),
+            Reach::Everyone => clients.extend(self.clients.iter().map(|(id, _)| *id)),
             Reach::Session(session) => {
-                clients.extend(self.sessions.get(&session).into_iter().flat_map(Few::iter).filter_map(id));
+                clients.extend(self.sessions.get(&session).into_iter().flat_map(Keys::iter).filter_map(id));
             }
             Reach::Followers => self.followers.for_each_match(channel, |followers| {
                 clients.extend(followers.clients.iter().filter_map(id));
@@ -204,11 +243,11 @@ impl Registry {
 
     /// Who follows `channel`: each client once however many of its selectors match.
     pub(crate) fn members(&self, channel: &Channel) -> Members {
-        let mut keys = BTreeSet::<ClientKey>::new();
-        self.followers.for_each_match(channel, |followers| keys.extend(&followers.clients));
+        let mut keys = BTreeSet::<Key>::new();
+        self.followers.for_each_match(channel, |followers| keys.extend(followers.clients.iter()));
         let mut sessions = BTreeMap::new();
         for &key in &keys {
-            if let Some(client) = self.clients.get(key as usize) {
+            if let Some((_, client)) = self.clients.at(key) {
                 *sessions.entry(client.interest.session).or_default() += 1;
             }
         }
@@ -217,24 +256,23 @@ impl Registry {
 
     /// The clients of a session, by the worker that has them.
     pub(crate) fn clients_of(&self, session: SessionId) -> impl Iterator<Item = (WorkerKey, ClientId)> {
-        let keys = self.sessions.get(&session).into_iter().flat_map(Few::iter);
-        keys.filter_map(|&key| self.clients.get(key as usize)).map(|client| (client.route.worker, client.id))
+        let keys = self.sessions.get(&session).into_iter().flat_map(Keys::iter);
+        keys.filter_map(|key| self.clients.at(key)).map(|(id, client)| (client.route.worker, *id))
     }
 
     /// All clients, by the worker that has them.
     pub(crate) fn clients(&self) -> impl Iterator<Item = (WorkerKey, ClientId)> {
-        self.clients.iter().map(|(_, client)| (client.route.worker, client.id))
+        self.clients.iter().map(|(id, client)| (client.route.worker, *id))
     }
 
     /// Whether a client was entered.
     pub(crate) fn knows(&self, id: ClientId) -> bool {
-        self.keys.contains_key(&id)
+        self.clients.contains(&id)
     }
 
     /// Who has a client.
     pub(crate) fn worker_of(&self, client: ClientId) -> Option<WorkerKey> {
-        let &key = self.keys.get(&client)?;
-        self.clients.get(key as usize).map(|client| client.route.worker)
+        self.clients.get(&client).map(|client| client.route.worker)
     }
 
     /// The clients, by how they are connected.
@@ -248,7 +286,7 @@ impl Registry {
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.sessions.keys().copied()
+        self.sessions.iter().map(|(id, _)| *id)
     }
 
     pub(crate) fn client_count(&self) -> usize {
@@ -365,7 +403,7 @@ mod tests {
         for text in ["own/7", "all/*/x", "**"] {
             assert!(!registry.is_followed(&Selector::new(text).expect("valid")), "{text}");
         }
-        assert!(registry.keys.capacity() < 100);
+        assert!(registry.clients.capacity() < 100);
     }
 
     #[test]

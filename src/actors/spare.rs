@@ -35,11 +35,13 @@ mod tests {
         let mut map: HashMap<u32, u32> = (0..10_000).map(|n| (n, n)).collect();
         let mut queue: VecDeque<u32> = (0..10_000).collect();
         let (room, places) = (map.capacity(), queue.capacity());
-        (map.give_back(), queue.give_back());
+        map.give_back();
+        queue.give_back();
         assert_eq!((map.capacity(), queue.capacity()), (room, places));
         map.retain(|n, _| *n < 100);
         queue.truncate(100);
-        (map.give_back(), queue.give_back());
+        map.give_back();
+        queue.give_back();
         assert!(map.capacity() < 500 && queue.capacity() < 500);
         assert_eq!((map.len(), queue.len(), map[&99]), (100, 100, 99));
     }

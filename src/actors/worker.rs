@@ -3,7 +3,7 @@
 //! The worker, the sessions and the bodies of a thread share the [`Floor`]; nothing of it ever leaves the thread.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::Bytes;
-use slab::Slab;
 
 use super::backlog::Backlog;
 use super::broker::{Broker, Counted, WorkerAddr, WorkerStopped};
 use super::farewell::Farewell;
 use super::feed::{Feed, FeedBounds};
-use super::few::Few;
 use super::index::SelectorIndex;
+use super::keys::Keys;
 use super::lingering::Lingering;
+use super::roster::{Key, Roster};
 use super::session::{Admitted, Answer, Close, DescribeSelf, Joined, MayRead, Ping, Session};
 use super::sink::Sink;
-use super::spare::Spare;
 use super::tally::{SharedTally, Tally};
 use super::trace::Trace;
 use super::turns::{Turn, Turns};
@@ -137,10 +136,11 @@ pub(crate) struct WorkerSettings {
 #[rtype(result = "()")]
 pub(crate) struct Retire;
 
-/// A worker, as the sessions and handlers of its thread know it.
-#[derive(Clone)]
+/// A worker, as the sessions and handlers of its thread know it. They share one: each copy of an address has memory of
+/// its own.
 pub(crate) struct WorkerHandle {
     pub(crate) addr: Addr<Worker>,
+    pub(crate) broker: WeakAddr<Broker>,
     pub(crate) floor: Rc<RefCell<Floor>>,
 }
 
@@ -153,10 +153,10 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker on this thread.
-    pub(crate) fn start_here(broker: WeakAddr<Broker>) -> WorkerHandle {
+    pub(crate) fn start_here(broker: WeakAddr<Broker>) -> Rc<WorkerHandle> {
         let floor = Rc::new(RefCell::new(Floor::new()));
-        let worker = Self { floor: floor.clone(), broker, is_waking: false, turns: None };
-        WorkerHandle { addr: worker.start(), floor }
+        let worker = Self { floor: floor.clone(), broker: broker.clone(), is_waking: false, turns: None };
+        Rc::new(WorkerHandle { addr: worker.start(), broker, floor })
     }
 
     /// Wakes whom it must, at once if they are few; else a part of them each time that it is the worker's turn.
@@ -183,8 +183,8 @@ impl Actor for Worker {
 
     fn stopped(&mut self, ctx: &mut Self::Context) {
         // Nobody would write to them any more.
-        for member in self.floor.borrow().members.values() {
-            member.session.do_send(Close(CloseReason::Unavailable.into()));
+        for (_, member) in self.floor.borrow().members.iter() {
+            member.tell(Close(CloseReason::Unavailable.into()));
         }
         if let Some(broker) = self.broker.upgrade() {
             let tally = Box::new(self.floor.borrow().tally.borrow().clone());
@@ -231,7 +231,7 @@ impl Handler<Admit> for Worker {
         }
         // A client that left meanwhile has said so to the broker itself.
         if let Some(member) = floor.members.get(&client) {
-            member.session.do_send(Admitted(answer));
+            member.tell(Admitted(answer));
         }
     }
 }
@@ -246,7 +246,7 @@ impl Handler<Splice> for Worker {
             _ => None,
         };
         if let Some(member) = floor.members.get(&client) {
-            member.session.do_send(Joined { answer, seated });
+            member.tell(Joined { answer, seated });
         }
     }
 }
@@ -262,7 +262,7 @@ impl Handler<PingSlot> for Worker {
         let block = |encoding: Encoding| encoding.ping(&ping.cursor, ping.is_cut_off);
         let (stream, socket) = (block(Encoding::SseRaw), block(Encoding::Ws));
         let head = ping.cursor.seq();
-        for (client, member) in &floor.members {
+        for (client, member) in floor.members.iter() {
             if client.slot(ping.slots) != ping.slot {
                 continue;
             }
@@ -270,9 +270,9 @@ impl Handler<PingSlot> for Worker {
             // Each ping asks for a sign of life; who owes two has had the time of both.
             let is_silent = member.sink.silent_for(now) >= floor.settings.heartbeat * 2;
             if is_silent || member.sink.stalled_for(now) >= floor.settings.stall_timeout {
-                member.session.do_send(Close(CloseReason::Slow.into()));
+                member.tell(Close(CloseReason::Slow.into()));
             } else if !member.sink.push_ping(block.clone(), head) {
-                member.session.do_send(Ping);
+                member.tell(Ping);
             }
         }
     }
@@ -313,7 +313,7 @@ impl Handler<Describe> for Worker {
     fn handle(&mut self, Describe { clients, head, tell }: Describe, _: &mut Self::Context) {
         let floor = self.floor.borrow();
         for member in clients.iter().filter_map(|client| floor.members.get(client)) {
-            member.session.do_send(DescribeSelf { head, tell: tell.clone() });
+            member.tell(DescribeSelf { head, tell: tell.clone() });
         }
     }
 }
@@ -333,7 +333,7 @@ impl Handler<CloseAll> for Worker {
     type Result = ();
 
     fn handle(&mut self, CloseAll { farewell }: CloseAll, _: &mut Self::Context) {
-        for member in self.floor.borrow().members.values() {
+        for (_, member) in self.floor.borrow().members.iter() {
             member.close(farewell);
         }
     }
@@ -350,7 +350,8 @@ impl Handler<Retire> for Worker {
 
 /// A client as its thread knows it.
 struct Member {
-    session: Addr<Session>,
+    /// Weak: a session lives as long as its writer, and may take nothing of what it is told at its end.
+    session: WeakAddr<Session>,
     session_id: SessionId,
     subscription: Subscription,
     encoding: Encoding,
@@ -361,7 +362,17 @@ impl Member {
     /// Tells its session to close. What comes behind this is not for the client any more, however soon.
     fn close(&self, farewell: Farewell) {
         self.sink.cut_off();
-        self.session.do_send(Close(farewell));
+        self.tell(Close(farewell));
+    }
+
+    fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Session: Handler<M>,
+    {
+        if let Some(session) = self.session.upgrade() {
+            session.do_send(message);
+        }
     }
 
     fn feed_key(&self, subscription: Subscription) -> FeedKey {
@@ -376,21 +387,13 @@ struct FeedKey {
     framing: Framing,
 }
 
-struct FeedEntry {
-    key: FeedKey,
-    feed: Rc<RefCell<Feed>>,
-}
-
-type FeedId = u32;
-
 /// The clients of a thread, and the feeds that they read.
 pub(crate) struct Floor {
     pub(crate) settings: WorkerSettings,
-    members: HashMap<ClientId, Member>,
-    sessions: HashMap<SessionId, Few<ClientId>>,
-    feeds: Slab<FeedEntry>,
-    feed_ids: HashMap<FeedKey, FeedId>,
-    index: SelectorIndex<BTreeSet<FeedId>>,
+    members: Roster<ClientId, Member>,
+    sessions: Roster<SessionId, Keys>,
+    feeds: Roster<FeedKey, Rc<RefCell<Feed>>>,
+    index: SelectorIndex<Keys>,
     /// Feeds whose readers are to be woken, and how far that has come in the first.
     to_wake: VecDeque<Rc<RefCell<Feed>>>,
     woken: usize,
@@ -399,7 +402,7 @@ pub(crate) struct Floor {
     turns: Turns,
     /// Who is to take the end of its stream.
     lingering: Lingering,
-    found: Vec<FeedId>,
+    found: Vec<Key>,
     /// What was counted on this thread.
     pub(crate) tally: SharedTally,
     /// Clients that are being given what they missed.
@@ -410,10 +413,9 @@ impl Floor {
     fn new() -> Self {
         Self {
             settings: Settings::default().worker,
-            members: HashMap::new(),
-            sessions: HashMap::new(),
-            feeds: Slab::new(),
-            feed_ids: HashMap::new(),
+            members: Roster::default(),
+            sessions: Roster::default(),
+            feeds: Roster::default(),
             index: SelectorIndex::default(),
             to_wake: VecDeque::new(),
             woken: 0,
@@ -433,33 +435,49 @@ impl Floor {
         subscription: Subscription,
         encoding: Encoding,
         sink: Rc<Sink>,
-        session: Addr<Session>,
+        session: WeakAddr<Session>,
     ) {
-        self.sessions.entry(session_id).or_default().push(client);
-        self.members.insert(client, Member { session, session_id, subscription, encoding, sink });
+        let key = self.members.insert(client, Member { session, session_id, subscription, encoding, sink });
+        self.sessions.update(session_id, |members| {
+            members.insert(key);
+        });
     }
 
     /// Forgets a client, and its feed with the last that reads it. Idempotent.
     pub(crate) fn leave(&mut self, client: ClientId) {
+        let Some(key) = self.members.key(&client) else { return };
         let Some(member) = self.members.remove(&client) else { return };
         self.turns.forget(client);
         self.has_read(client);
         self.lingering.enter(&member.sink, Instant::now());
-        if let Some(clients) = self.sessions.get_mut(&member.session_id) {
-            clients.remove(&client);
-            if clients.is_empty() {
+        if let Some(members) = self.sessions.get_mut(&member.session_id) {
+            members.remove(key);
+            if members.is_empty() {
                 self.sessions.remove(&member.session_id);
             }
         }
         if member.sink.unseat().is_some() {
             self.drop_feed(&member.feed_key(member.subscription.clone()));
         }
-        self.members.give_back();
-        self.sessions.give_back();
-        self.feed_ids.give_back();
-        if self.feeds.is_empty() {
-            self.feeds = Slab::new();
-        }
+        let Self { members, sessions, .. } = self;
+        members.compact(|_, member, from, to| {
+            if let Some(members) = sessions.get_mut(&member.session_id) {
+                members.renumber(from, to);
+            }
+        });
+        sessions.compact(|_, _, _, _| {});
+    }
+
+    /// The subscription of those who follow the same, so that a crowd has one and not each its own.
+    pub(crate) fn share(
+        &self,
+        subscription: Subscription,
+        encoding: Encoding,
+        framing: Framing,
+    ) -> Subscription {
+        let key = FeedKey { subscription, encoding, framing };
+        let known = self.feeds.key(&key).and_then(|id| self.feeds.at(id));
+        known.map_or(key.subscription, |(known, _)| known.subscription.clone())
     }
 
     /// Asks for a turn at reading a page.
@@ -483,7 +501,7 @@ impl Floor {
     fn give_turn(&mut self) {
         while let Some(next) = self.turns.next() {
             if let Some(member) = self.members.get(&next) {
-                return member.session.do_send(MayRead);
+                return member.tell(MayRead);
             }
             // A turn must not go with somebody who left.
             self.turns.forget(next);
@@ -529,31 +547,34 @@ impl Floor {
     }
 
     fn feed(&mut self, key: FeedKey) -> Rc<RefCell<Feed>> {
-        if let Some(entry) = self.feed_ids.get(&key).and_then(|&id| self.feeds.get(id as usize)) {
-            return entry.feed.clone();
+        if let Some(feed) = self.feeds.get(&key) {
+            return feed.clone();
         }
-        let feed = Rc::new(RefCell::new(Feed::new(
-            self.settings.feed,
-            key.encoding.transport(),
-            self.tally.clone(),
-        )));
-        let id = self.feeds.insert(FeedEntry { key: key.clone(), feed: feed.clone() }) as FeedId;
-        for selector in key.subscription.selectors() {
+        let feed = Feed::new(self.settings.feed, key.encoding.transport(), self.tally.clone());
+        let feed = Rc::new(RefCell::new(feed));
+        let subscription = key.subscription.clone();
+        let id = self.feeds.insert(key, feed.clone());
+        for selector in subscription.selectors() {
             self.index.entry(selector).insert(id);
         }
-        self.feed_ids.insert(key, id);
         feed
     }
 
     fn drop_feed(&mut self, key: &FeedKey) {
-        let Some(id) = self.feed_ids.remove(key) else { return };
-        self.feeds.try_remove(id as usize);
+        let Some(id) = self.feeds.key(key) else { return };
+        self.feeds.remove(key);
         for selector in key.subscription.selectors() {
             self.index.update(selector, |ids| {
-                ids.remove(&id);
+                ids.remove(id);
                 !ids.is_empty()
             });
         }
+        let Self { feeds, index, .. } = self;
+        feeds.compact(|key, _, from, to| {
+            for selector in key.subscription.selectors() {
+                index.entry(selector).renumber(from, to);
+            }
+        });
     }
 
     fn deliver(&mut self, parcel: &Parcel) {
@@ -561,8 +582,8 @@ impl Floor {
         let mut found = std::mem::take(&mut self.found);
         for channel in parcel.record.draft.channels.iter() {
             match channel.reach() {
-                Reach::Followers => self.index.for_each_match(channel, |ids| found.extend(ids)),
-                Reach::Everyone => found.extend(self.feeds.iter().map(|(id, _)| id as FeedId)),
+                Reach::Followers => self.index.for_each_match(channel, |ids| found.extend(ids.iter())),
+                Reach::Everyone => found.extend(self.feeds.keys()),
                 Reach::Session(session) => self.deliver_privately(session, parcel),
             }
         }
@@ -571,15 +592,15 @@ impl Floor {
         let mut feeds = 0;
         let mut framed = Frames::default();
         for id in found.drain(..) {
-            let Some(entry) = self.feeds.get(id as usize) else { continue };
-            let subscription = &entry.key.subscription;
+            let Some((key, feed)) = self.feeds.at(id) else { continue };
+            let subscription = &key.subscription;
             let admits = |channel| subscription.admits(channel, &draft.attributes);
             let is_kept_out =
                 is_for_followers && subscription.is_filtered() && !draft.channels.iter().any(admits);
-            if is_kept_out || !entry.feed.borrow_mut().takes(parcel.number) {
+            if is_kept_out || !feed.borrow_mut().takes(parcel.number) {
                 continue;
             }
-            let FeedKey { encoding, framing, .. } = entry.key;
+            let &FeedKey { encoding, framing, .. } = key;
             let Some(bytes) = parcel.frames.get(encoding) else {
                 // The broker knows before the worker that a client follows less.
                 tracing::debug!(?encoding, "an event came without the bytes of an encoding in use");
@@ -589,11 +610,11 @@ impl Floor {
                 Framing::Bare => bytes.clone(),
                 Framing::Chunked => framed.get_or_insert(encoding, || framing.frame(bytes.clone())).clone(),
             };
-            let mut feed = entry.feed.borrow_mut();
-            feed.append(bytes, parcel.record.seq(), parcel.committed);
+            let mut reading = feed.borrow_mut();
+            reading.append(bytes, parcel.record.seq(), parcel.committed);
             feeds += 1;
-            if feed.wants_waking() {
-                self.to_wake.push_back(entry.feed.clone());
+            if reading.wants_waking() {
+                self.to_wake.push_back(feed.clone());
             }
         }
         self.found = found;
@@ -601,8 +622,8 @@ impl Floor {
     }
 
     fn deliver_privately(&self, session: SessionId, parcel: &Parcel) {
-        let clients = self.sessions.get(&session).into_iter().flat_map(Few::iter);
-        for member in clients.filter_map(|id| self.members.get(id)) {
+        let members = self.sessions.get(&session).into_iter().flat_map(Keys::iter);
+        for (_, member) in members.filter_map(|key| self.members.at(key)) {
             if let Some(bytes) = parcel.frames.get(member.encoding) {
                 member.sink.push_private(bytes.clone(), parcel.record.seq(), parcel.committed);
             }
@@ -654,7 +675,6 @@ mod tests {
         let standing = Standing { session, asked: Instant::now(), issued: None };
         let knock = Knock { client, worker: handle.addr.clone(), standing, address: None };
         let pass = broker.send(knock).await.expect("answered");
-        let broker = broker.downgrade();
         let settings = SessionSettings {
             client,
             pass: pass.expect("let in"),
@@ -665,9 +685,9 @@ mod tests {
             expires: None,
             verdict: None,
         };
-        let (addr, sink) = Session::start_here(settings, handle, broker);
+        let (addr, sink) = Session::start_here(settings, handle);
         let mut floor = Floor::new();
-        floor.enter(client, session, Subscription::default(), Encoding::Ws, sink.clone(), addr);
+        floor.enter(client, session, Subscription::default(), Encoding::Ws, sink.clone(), addr.downgrade());
         floor.seat(client, 0);
         sink.go_live();
         // The reader ends the sink; its session has not heard of it yet when the answer comes.

@@ -34,7 +34,7 @@ impl Mount {
         let address = address(request, self.config.trusted_proxies);
         let gone = || Refused::Closed(CloseReason::Unavailable.into());
         let broker = self.broker.upgrade().ok_or_else(gone)?;
-        let worker = self.worker().addr;
+        let worker = self.worker().addr.clone();
         let knock = Knock { client, worker, standing: grant.standing(), address };
         broker.send(knock).await.map_err(|_| gone())?
     }

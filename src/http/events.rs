@@ -56,7 +56,7 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
         expires: grant.expires,
         verdict: wanted.is_strict.then_some(verdict),
     };
-    let (session, sink) = Session::start_here(settings, mount.worker(), mount.broker.clone());
+    let (session, sink) = Session::start_here(settings, mount.worker());
     // From here on the body's drop ends the session, also if this request is given up while it waits.
     let is_framed = lease.is_some();
     let body = SinkBody::new(sink, session, lease, socket::line(&request));

@@ -449,12 +449,12 @@ fn only(method: &'static str) -> actix_web::Route {
 struct Mount {
     broker: WeakAddr<Broker>,
     config: HttpConfig,
-    worker: RefCell<Option<WorkerHandle>>,
+    worker: RefCell<Option<Rc<WorkerHandle>>>,
 }
 
 impl Mount {
     /// This thread's worker, started with its first stream, and again if it is gone.
-    fn worker(&self) -> WorkerHandle {
+    fn worker(&self) -> Rc<WorkerHandle> {
         let mut worker = self.worker.borrow_mut();
         match &*worker {
             Some(handle) if handle.addr.connected() => handle.clone(),

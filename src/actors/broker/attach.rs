@@ -171,6 +171,7 @@ impl Broker {
             let route = Route { worker, encoding: outlet.encoding() };
             // Known from its first word on, so that it can be counted, reached and closed while it catches up.
             self.registry.enter(client, interest.clone(), route);
+            self.admission.settle(client);
             if let Some(followed) = followed {
                 self.follow(client, &followed);
             }

@@ -26,7 +26,7 @@ use crate::identity::SessionId;
 use crate::interest::{Interest, Subscription};
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
-use crate::wire::ws::{Answer as Said, Recast};
+use crate::wire::ws::{Answer as Said, Recast, Reference};
 
 /// What is beside a client's base.
 pub(super) struct Beside {
@@ -42,6 +42,8 @@ pub(super) struct Beside {
     /// Whether something has gone on from a cursor, and with it what the client's session was sent.
     is_inbox_asked_for: bool,
     asked: Option<Change>,
+    /// What the request was called that the base goes on by, until it is answered.
+    pub(super) base_asked: Option<Option<Reference>>,
 }
 
 /// Strands that catch up at a time at most.
@@ -75,6 +77,7 @@ impl Beside {
             first_word: FirstWord::NotDue,
             is_inbox_asked_for: false,
             asked: None,
+            base_asked: None,
         }
     }
 
@@ -189,7 +192,8 @@ impl Session {
     /// Asks the broker for the next change to what the client follows, one at a time and while it is live.
     pub(super) fn ask_beside(&mut self) {
         let Some(beside) = self.beside.as_mut().filter(|beside| beside.asked.is_none()) else { return };
-        let Some(broker) = self.broker.upgrade().filter(|_| self.base.is_live() && self.sink.is_live())
+        let Some(broker) =
+            self.worker.broker.upgrade().filter(|_| self.base.is_live() && self.sink.is_live())
         else {
             return;
         };
@@ -227,11 +231,11 @@ impl Session {
             return self.sink.go_live();
         };
         beside.is_inbox_asked_for = true;
+        beside.base_asked = Some(reference);
         self.sink.let_go();
         self.tell_lag();
         self.worker.floor.borrow_mut().unseat(self.client, strand.interest.subscription.clone());
         self.base = strand;
-        self.base_asked = Some(reference);
         self.is_follow_changed = true;
     }
 
@@ -245,8 +249,9 @@ impl Session {
         if leaving.is_empty() {
             return;
         }
+        let base_asked = beside.base_asked.take();
         self.tell_lag();
-        if let Some(reference) = self.base_asked.take() {
+        if let Some(reference) = base_asked {
             self.sink.answer(Said::Subscribed { r#ref: reference.as_deref(), cursor: None }.frame());
         }
         for Unfollow { reference, is_asked, selectors } in leaving {

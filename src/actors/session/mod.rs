@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actix::WeakAddr;
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
@@ -25,7 +24,7 @@ pub(crate) use self::message::{
     MayRead, Origin, Ping, Refusal, Reset, Unfollow,
 };
 use self::strand::{CatchUp, Chase, Strand};
-use super::broker::{At, Attach, Broker, Outlet, Pass, Start};
+use super::broker::{At, Attach, Outlet, Pass, Start};
 use super::farewell::{Farewell, spread};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::replay::Told;
@@ -80,11 +79,9 @@ pub(crate) struct Session {
     client: ClientId,
     pass: Option<Pass>,
     encoding: Encoding,
-    expires: Option<SystemTime>,
     expiry: Option<SpawnHandle>,
     verdict: Option<oneshot::Sender<Result<(), Refusal>>>,
-    worker: WorkerHandle,
-    broker: WeakAddr<Broker>,
+    worker: Rc<WorkerHandle>,
     sink: Rc<Sink>,
     timeline: Option<Timeline>,
     base: Strand,
@@ -97,8 +94,6 @@ pub(crate) struct Session {
     /// The strand that read last.
     last_read: u32,
     is_welcomed: bool,
-    /// What the request was called that the base goes on by, until it is answered.
-    base_asked: Option<Option<ws::Reference>>,
     /// Whether the broker does not know yet what the client follows.
     is_follow_changed: bool,
     is_closing: bool,
@@ -108,13 +103,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts a session on this thread.
-    pub(crate) fn start_here(
-        settings: SessionSettings,
-        worker: WorkerHandle,
-        broker: WeakAddr<Broker>,
-    ) -> (Addr<Self>, Rc<Sink>) {
-        let SessionSettings { client, pass, interest, encoding, framing, start, expires, verdict } = settings;
+    /// Starts a session on this thread. It goes with the last address: there is to be one alone, its writer's, since each
+    /// copy has memory of its own.
+    pub(crate) fn start_here(settings: SessionSettings, worker: Rc<WorkerHandle>) -> (Addr<Self>, Rc<Sink>) {
+        let SessionSettings { client, pass, mut interest, encoding, framing, start, expires, verdict } =
+            settings;
+        interest.subscription = worker.floor.borrow().share(interest.subscription, encoding, framing);
         let sink = Sink::new(framing);
         let beside = match encoding {
             Encoding::SseRaw | Encoding::SseEnvelope => {
@@ -126,15 +120,14 @@ impl Session {
                 Some(Box::new(Beside::new(interest.session)))
             }
         };
+        let age = pass.age;
         let session = Self {
             client,
             pass: Some(pass),
             encoding,
-            expires,
             expiry: None,
             verdict,
             worker,
-            broker,
             sink: sink.clone(),
             timeline: None,
             base: Strand::new(interest, start),
@@ -143,13 +136,20 @@ impl Session {
             reading: None,
             last_read: BASE,
             is_welcomed: false,
-            base_asked: None,
             is_follow_changed: false,
             is_closing: false,
             ended: BY_CLIENT,
             is_counted_lagging: false,
         };
-        (session.start(), sink)
+        let session = Self::create(|ctx| {
+            let mut session = session;
+            session.expire_at(expires, ctx);
+            if let Some(age) = age {
+                ctx.notify_later(Close(CloseReason::TooOld.into()), age);
+            }
+            session
+        });
+        (session, sink)
     }
 
     /// Does what is to be done next: asks the broker, or reads the log. Nothing while the client has still to take what
@@ -174,7 +174,7 @@ impl Session {
     }
 
     fn attach(&mut self, at: At) {
-        let Some(broker) = self.broker.upgrade() else { return };
+        let Some(broker) = self.worker.broker.upgrade() else { return };
         let followed = self.take_follow_change();
         broker.do_send(Attach {
             client: self.client,
@@ -209,7 +209,7 @@ impl Session {
             };
             let is_settled = reset.is_none() && !is_notice_next;
             self.tell(is_settled.then_some(cursor), Notice::Welcome(welcome));
-        } else if let Some(reference) = self.base_asked.take() {
+        } else if let Some(reference) = self.beside.as_mut().and_then(|beside| beside.base_asked.take()) {
             // Nor is a reset to be taken for read.
             let cursor = Some(cursor).filter(|_| reset.is_none());
             self.sink.answer(ws::Answer::Subscribed { r#ref: reference.as_deref(), cursor }.frame());
@@ -222,7 +222,8 @@ impl Session {
 
     /// Whether the client is still to be told where it begins.
     fn is_to_be_settled(&self, reset: Option<Reset>) -> bool {
-        !self.is_welcomed || self.base_asked.is_some() || reset.is_some()
+        let is_asked = self.beside.as_ref().is_some_and(|beside| beside.base_asked.is_some());
+        !self.is_welcomed || is_asked || reset.is_some()
     }
 
     fn tell_reset(&self, cursor: &Cursor, reset: Option<Reset>) {
@@ -483,13 +484,9 @@ impl Actor for Session {
             subscription.clone(),
             self.encoding,
             self.sink.clone(),
-            ctx.address(),
+            ctx.address().downgrade(),
         );
-        self.expire_at(self.expires, ctx);
-        if let Some(age) = self.pass.as_ref().and_then(|pass| pass.age) {
-            ctx.notify_later(Close(CloseReason::TooOld.into()), age);
-        }
-        if self.broker.upgrade().is_none() || !self.worker.addr.connected() {
+        if self.worker.broker.upgrade().is_none() || !self.worker.addr.connected() {
             return self.close(CloseReason::Unavailable, ctx);
         }
         self.go_on(ctx);
@@ -518,6 +515,7 @@ impl Handler<Admitted> for Session {
                     return;
                 }
                 self.timeline = Some(timeline.clone());
+                self.base.has_begun();
                 if self.is_to_be_settled(reset) {
                     self.settle(after, &self.cursor(&timeline, after), false, reset);
                 }
@@ -544,6 +542,7 @@ impl Handler<Admitted> for Session {
                     return;
                 }
                 self.timeline = Some(timeline);
+                self.base.has_begun();
                 let chase = Chase::new(origin, head, log, reset, had);
                 self.base.position = chase.position;
                 self.base.catch_up = CatchUp::Log(Box::new(chase));

@@ -93,24 +93,29 @@ impl Chase {
 
 pub(super) struct Strand {
     pub(super) interest: Interest,
-    start: Start,
+    /// Where it begins; nothing of a base once that is settled, which is for almost all of a client's life.
+    beginning: Option<Box<Beginning>>,
     /// Up to here it is written, as far as it is not live.
     pub(super) position: Seq,
+    pub(super) catch_up: CatchUp,
+}
+
+struct Beginning {
+    start: Start,
     /// For how long it has waited for the head to come to its cursor.
     waited: Duration,
-    pub(super) catch_up: CatchUp,
 }
 
 impl Strand {
     pub(super) fn new(interest: Interest, start: Start) -> Self {
-        Self { interest, start, position: 0, waited: Duration::ZERO, catch_up: CatchUp::Starting }
+        let beginning = Some(Box::new(Beginning { start, waited: Duration::ZERO }));
+        Self { interest, beginning, position: 0, catch_up: CatchUp::Starting }
     }
 
     /// What to ask the broker for now; nothing while it reads, waits or is live.
     pub(super) fn ask(&mut self) -> Option<At> {
         let at = match &self.catch_up {
-            CatchUp::Starting if self.waited.is_zero() => At::Start(self.start.clone()),
-            CatchUp::Starting => At::Again { start: self.start.clone(), is_last: is_last_look(self.waited) },
+            CatchUp::Starting => self.beginning.as_ref()?.at(),
             CatchUp::Written => At::Position(self.position),
             CatchUp::Log(chase) if chase.is_read() => At::Position(chase.position),
             CatchUp::Waiting | CatchUp::Asking | CatchUp::Live | CatchUp::Log(_) => return None,
@@ -121,10 +126,17 @@ impl Strand {
 
     /// Its cursor is beyond the head: how long to wait until it asks again.
     pub(super) fn wait_for_head(&mut self) -> Duration {
-        let wait = next_look(self.waited);
-        self.waited += wait;
         self.catch_up = CatchUp::Waiting;
-        wait
+        self.beginning.as_mut().map_or(Duration::ZERO, |beginning| beginning.wait())
+    }
+
+    /// It need not know any more where it begins.
+    pub(super) fn has_begun(&mut self) {
+        self.beginning = None;
+    }
+
+    fn start(&self) -> Option<&Start> {
+        self.beginning.as_ref().map(|beginning| &beginning.start)
     }
 
     /// It has waited.
@@ -141,6 +153,23 @@ impl Strand {
 
     pub(super) fn is_live(&self) -> bool {
         matches!(self.catch_up, CatchUp::Live)
+    }
+}
+
+impl Beginning {
+    fn at(&self) -> At {
+        let start = self.start.clone();
+        if self.waited.is_zero() {
+            At::Start(start)
+        } else {
+            At::Again { start, is_last: is_last_look(self.waited) }
+        }
+    }
+
+    fn wait(&mut self) -> Duration {
+        let wait = next_look(self.waited);
+        self.waited += wait;
+        wait
     }
 }
 
@@ -208,12 +237,12 @@ impl Added {
 
     /// Whether it follows with what comes and has nothing to catch up with.
     pub(super) fn is_from_now(&self) -> bool {
-        matches!(self.strand.start, Start::At(Begin::Now | Begin::Last(0)))
+        matches!(self.strand.start(), Some(Start::At(Begin::Now | Begin::Last(0))))
     }
 
     /// Whether it goes on from a cursor.
     pub(super) fn is_resumed(&self) -> bool {
-        matches!(self.strand.start, Start::After { .. })
+        matches!(self.strand.start(), Some(Start::After { .. }))
     }
 
     /// How many bytes of a cursor it may take.

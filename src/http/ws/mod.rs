@@ -47,7 +47,7 @@ pub(super) async fn ws(
         expires: grant.expires,
         verdict: None,
     };
-    let (session, sink) = Session::start_here(settings, mount.worker(), mount.broker.clone());
+    let (session, sink) = Session::start_here(settings, mount.worker());
     response
         .insert_header(("fanfare-client", client.to_string()))
         .insert_header(("fanfare-session", grant.session.to_string()));

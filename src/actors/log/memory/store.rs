@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::dedup::Dedup;
 use super::emptied::Emptied;
-use crate::actors::few::Few;
 use crate::actors::log::{Numbering, Outcome, Page, PageLimit, Sought, Trim};
 use crate::actors::spare::Spare;
 use crate::channel::{Channel, Selector};
@@ -38,7 +37,7 @@ pub(in crate::actors) struct Store {
     /// What is older goes, whatever its channel.
     floor: Seq,
     /// The newest position that was removed from each channel, in order; the newest of these.
-    trims: BTreeMap<Seq, Few<Channel>>,
+    trims: BTreeMap<Seq, Vec<Channel>>,
     /// Whose channels' newest removed position is up to here is not known.
     unmarked: Seq,
     dedup: Dedup,
@@ -274,7 +273,7 @@ impl Store {
             newest = newest.max(self.emptied.forgotten()).max(self.unmarked);
             let mut left = MARKS;
             for (&seq, channels) in self.trims.range(newest.max(after) + 1..).rev() {
-                left = left.saturating_sub(channels.iter().len());
+                left = left.saturating_sub(channels.len());
                 // Nor can it in reasonable time.
                 if left == 0 || channels.iter().any(|channel| interest.selects(channel)) {
                     newest = seq;
@@ -359,9 +358,9 @@ impl Store {
     }
 }
 
-fn remove_trim(trims: &mut BTreeMap<Seq, Few<Channel>>, seq: Seq, channel: &Channel) {
+fn remove_trim(trims: &mut BTreeMap<Seq, Vec<Channel>>, seq: Seq, channel: &Channel) {
     if let Some(channels) = trims.get_mut(&seq) {
-        channels.remove(channel);
+        channels.retain(|other| other != channel);
         if channels.is_empty() {
             trims.remove(&seq);
         }
