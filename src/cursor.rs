@@ -222,7 +222,10 @@ impl serde::Serialize for Cursor {
 
 /// The order that is being written: gives positions their tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeline {
+pub struct Timeline(Arc<Order>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Order {
     log: Name,
     term: Name,
 }
@@ -236,13 +239,13 @@ impl Timeline {
 
     /// The name of the log.
     pub(crate) fn log_name(&self) -> &str {
-        self.log.as_str()
+        self.0.log.as_str()
     }
 
     /// The token for a position that may not be that of `exceptions`, of which there are at most as many as fit.
     pub(crate) fn cursor_except(&self, seq: Seq, exceptions: &Exceptions) -> Cursor {
         let exceptions = Exceptions::new(exceptions.0.iter().copied().filter(|&(_, at)| at != seq));
-        Cursor { log: self.log.clone(), term: self.term.clone(), seq, exceptions }
+        Cursor { log: self.0.log.clone(), term: self.0.term.clone(), seq, exceptions }
     }
 }
 
@@ -279,9 +282,8 @@ impl ResetReason {
 /// older term are no longer of this log, although their numbers may have been taken again.
 #[derive(Debug, Clone)]
 pub struct Lineage {
-    log: Name,
     terms: Vec<(Name, Seq)>,
-    current: Name,
+    current: Timeline,
 }
 
 impl Lineage {
@@ -290,13 +292,13 @@ impl Lineage {
     #[must_use]
     pub fn new(log: Name, mut earlier: Vec<(Name, Seq)>, current: Name, first: Seq) -> Self {
         earlier.push((current.clone(), first));
-        Self { log, terms: earlier, current }
+        Self { terms: earlier, current: Timeline(Arc::new(Order { log, term: current })) }
     }
 
     /// The order that is being written.
     #[must_use]
     pub fn timeline(&self) -> Timeline {
-        Timeline { log: self.log.clone(), term: self.current.clone() }
+        self.current.clone()
     }
 
     /// Whether a cursor is a position of this log whose newest event is `head`.
@@ -305,7 +307,7 @@ impl Lineage {
     ///
     /// Why it is not. [`ResetReason::Ahead`] may pass by waiting.
     pub fn locate(&self, cursor: &Cursor, head: Seq) -> Result<Seq, ResetReason> {
-        if cursor.log != self.log {
+        if cursor.log != self.current.0.log {
             return Err(ResetReason::OtherLog);
         }
         let Some(place) = self.terms.iter().position(|(term, _)| *term == cursor.term) else {
@@ -392,7 +394,7 @@ mod tests {
     fn a_position_is_of_the_log_or_it_is_told_why_not() {
         let (lineage, old, new) = lineage();
         let cursor = |term: &Name, seq| Cursor {
-            log: lineage.log.clone(),
+            log: lineage.current.0.log.clone(),
             term: term.clone(),
             seq,
             exceptions: Exceptions::default(),

@@ -676,7 +676,6 @@ mod tests {
         let knock = Knock { client, worker: handle.addr.clone(), standing, address: None };
         let pass = broker.send(knock).await.expect("answered");
         let settings = SessionSettings {
-            client,
             pass: pass.expect("let in"),
             interest: Interest::new(session, Subscription::default()),
             encoding: Encoding::Ws,

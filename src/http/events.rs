@@ -47,7 +47,6 @@ pub(super) async fn events(request: HttpRequest, mount: web::Data<Mount>) -> Res
     let (verdict, settled) = oneshot::channel();
     let lease = Lease::of(&request);
     let settings = SessionSettings {
-        client,
         pass,
         interest: Interest::new(grant.session, subscription),
         encoding: wanted.encoding,

@@ -85,19 +85,12 @@ impl Refused {
 /// The place of one client, which leaves with it.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    client: ClientId,
+    pub(crate) client: ClientId,
     broker: WeakAddr<Broker>,
-    /// The last that is to be seen of the client, if it ever had a stream.
-    last: Option<Box<ClientView>>,
+    /// The last that is to be seen of the client, once it has had a stream.
+    pub(crate) last: Option<Box<ClientView>>,
     /// How old its connection may become.
     pub(crate) age: Option<Duration>,
-}
-
-impl Pass {
-    /// Ends it, and says the last of the client.
-    pub(crate) fn give_back(mut self, last: Box<ClientView>) {
-        self.last = Some(last);
-    }
 }
 
 impl Drop for Pass {

@@ -204,7 +204,7 @@ impl Session {
         }
         let followed = beside.followed(&joined);
         beside.asked = Some(change);
-        let (client, worker) = (self.client, self.worker.addr.clone());
+        let (client, worker) = (self.pass.client, self.worker.addr.clone());
         broker.do_send(Join { client, worker, added, joined, followed, at });
     }
 
@@ -234,7 +234,7 @@ impl Session {
         beside.base_asked = Some(reference);
         self.sink.let_go();
         self.tell_lag();
-        self.worker.floor.borrow_mut().unseat(self.client, strand.interest.subscription.clone());
+        self.worker.floor.borrow_mut().unseat(self.pass.client, strand.interest.subscription.clone());
         self.base = strand;
         self.is_follow_changed = true;
     }
@@ -262,7 +262,7 @@ impl Session {
             }
         }
         let subscription = self.base.interest.subscription.clone();
-        self.worker.floor.borrow_mut().unseat(self.client, subscription);
+        self.worker.floor.borrow_mut().unseat(self.pass.client, subscription);
         self.is_follow_changed = true;
     }
 

@@ -23,18 +23,18 @@ pub(crate) use self::message::{
     Admitted, Answer, Close, DescribeSelf, Disconnected, Drained, Expire, FellOut, Follow, Joined, LogReader,
     MayRead, Origin, Ping, Refusal, Reset, Unfollow,
 };
+use self::seen::Ended;
 use self::strand::{CatchUp, Chase, Strand};
 use super::broker::{At, Attach, Outlet, Pass, Start};
 use super::farewell::{Farewell, spread};
 use super::log::{Page, PageLimit, ReadAfter, Seek, Sought};
 use super::replay::Told;
 use super::sink::Sink;
-use super::tally::{BY_CLIENT, EXPIRED};
+use super::tally::EXPIRED;
 use super::turns::Turn;
 use super::worker::{TakeTurns, WorkerHandle};
 use crate::cursor::{Cursor, Seq, Timeline};
 use crate::error::{CloseReason, LogError};
-use crate::identity::ClientId;
 use crate::interest::Interest;
 use crate::record::Record;
 use crate::wire::notice::{self, Notice};
@@ -62,8 +62,7 @@ struct LookAgain(u32);
 
 /// What a session is started with.
 pub(crate) struct SessionSettings {
-    pub(crate) client: ClientId,
-    /// Its leave to be here.
+    /// The client's leave to be here.
     pub(crate) pass: Pass,
     pub(crate) interest: Interest,
     pub(crate) encoding: Encoding,
@@ -76,8 +75,7 @@ pub(crate) struct SessionSettings {
 }
 
 pub(crate) struct Session {
-    client: ClientId,
-    pass: Option<Pass>,
+    pass: Pass,
     encoding: Encoding,
     expiry: Option<SpawnHandle>,
     verdict: Option<oneshot::Sender<Result<(), Refusal>>>,
@@ -89,16 +87,15 @@ pub(crate) struct Session {
     beside: Option<Box<Beside>>,
     /// Whether the client has taken what it was given, so that more may be fetched.
     is_drained: bool,
-    /// The strand whose page is being read.
-    reading: Option<u32>,
-    /// The strand that read last.
+    /// Whether a page is being read.
+    is_reading: bool,
+    /// The strand that reads, or read last.
     last_read: u32,
     is_welcomed: bool,
     /// Whether the broker does not know yet what the client follows.
     is_follow_changed: bool,
     is_closing: bool,
-    /// Why it ended; the client has left, as long as nothing else is known.
-    ended: &'static str,
+    ended: Ended,
     is_counted_lagging: bool,
 }
 
@@ -106,8 +103,7 @@ impl Session {
     /// Starts a session on this thread. It goes with the last address: there is to be one alone, its writer's, since each
     /// copy has memory of its own.
     pub(crate) fn start_here(settings: SessionSettings, worker: Rc<WorkerHandle>) -> (Addr<Self>, Rc<Sink>) {
-        let SessionSettings { client, pass, mut interest, encoding, framing, start, expires, verdict } =
-            settings;
+        let SessionSettings { pass, mut interest, encoding, framing, start, expires, verdict } = settings;
         interest.subscription = worker.floor.borrow().share(interest.subscription, encoding, framing);
         let sink = Sink::new(framing);
         let beside = match encoding {
@@ -122,8 +118,7 @@ impl Session {
         };
         let age = pass.age;
         let session = Self {
-            client,
-            pass: Some(pass),
+            pass,
             encoding,
             expiry: None,
             verdict,
@@ -133,12 +128,12 @@ impl Session {
             base: Strand::new(interest, start),
             beside,
             is_drained: true,
-            reading: None,
+            is_reading: false,
             last_read: BASE,
             is_welcomed: false,
             is_follow_changed: false,
             is_closing: false,
-            ended: BY_CLIENT,
+            ended: Ended::ByClient,
             is_counted_lagging: false,
         };
         let session = Self::create(|ctx| {
@@ -177,7 +172,7 @@ impl Session {
         let Some(broker) = self.worker.broker.upgrade() else { return };
         let followed = self.take_follow_change();
         broker.do_send(Attach {
-            client: self.client,
+            client: self.pass.client,
             outlet: Outlet::Thread(self.worker.addr.clone(), self.encoding),
             interest: self.base.interest.clone(),
             followed,
@@ -203,7 +198,7 @@ impl Session {
                 let _ = verdict.send(Ok(()));
             }
             let welcome = notice::Welcome {
-                client: self.client,
+                client: self.pass.client,
                 session: self.base.interest.session,
                 heartbeat: self.worker.floor.borrow().settings.heartbeat,
             };
@@ -274,7 +269,7 @@ impl Session {
 
     /// Reads the next page, of one strand after the other, when it is this session's turn.
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        if self.reading.is_some() {
+        if self.is_reading {
             return;
         }
         let base = self.base.wants_to_read().then_some(BASE);
@@ -283,13 +278,13 @@ impl Session {
         let next = wanting.iter().find(|&&key| key > self.last_read).or(wanting.first());
         let Some(&next) = next else {
             if self.base.is_live() {
-                self.worker.floor.borrow_mut().is_read_out(self.client);
+                self.worker.floor.borrow_mut().is_read_out(self.pass.client);
             }
             return;
         };
-        self.reading = Some(next);
+        self.is_reading = true;
         self.last_read = next;
-        let turn = self.worker.floor.borrow_mut().ask_to_read(self.client);
+        let turn = self.worker.floor.borrow_mut().ask_to_read(self.pass.client);
         match turn {
             Turn::Now => self.read(ctx),
             Turn::Later => {}
@@ -311,7 +306,7 @@ impl Session {
     }
 
     fn read(&mut self, ctx: &mut Context<Self>) {
-        let key = self.reading.unwrap_or(BASE);
+        let key = self.last_read;
         let Some(interest) = self.interest(key) else { return self.has_read(ctx) };
         let Some(Strand { catch_up: CatchUp::Log(chase), .. }) = self.strand(key) else {
             return self.has_read(ctx);
@@ -349,8 +344,8 @@ impl Session {
     }
 
     fn has_read(&mut self, ctx: &mut Context<Self>) {
-        self.reading = None;
-        self.worker.floor.borrow_mut().has_read(self.client);
+        self.is_reading = false;
+        self.worker.floor.borrow_mut().has_read(self.pass.client);
         self.go_on(ctx);
     }
 
@@ -413,7 +408,7 @@ impl Session {
 
     fn lose_log(&mut self, error: Option<&LogError>, ctx: &mut Context<Self>) {
         let source = error.and_then(std::error::Error::source);
-        tracing::warn!(client = %self.client, ?source, "a replay ends because the log cannot be read");
+        tracing::warn!(client = %self.pass.client, ?source, "a replay ends because the log cannot be read");
         self.close(CloseReason::Unavailable, ctx);
     }
 
@@ -424,7 +419,7 @@ impl Session {
             return;
         }
         self.is_closing = true;
-        self.ended = reason.as_str();
+        self.ended = Ended::Closed(reason);
         if reason != CloseReason::Slow {
             self.sink.keep_delivered();
         }
@@ -479,7 +474,7 @@ impl Actor for Session {
     fn started(&mut self, ctx: &mut Self::Context) {
         let Interest { session, subscription, .. } = &self.base.interest;
         self.worker.floor.borrow_mut().enter(
-            self.client,
+            self.pass.client,
             *session,
             subscription.clone(),
             self.encoding,
@@ -494,12 +489,10 @@ impl Actor for Session {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         let last = self.count_end();
-        self.worker.floor.borrow_mut().leave(self.client);
+        self.worker.floor.borrow_mut().leave(self.pass.client);
         self.sink.end(None);
-        // The farewell: behind whatever this session has asked.
-        if let Some(pass) = self.pass.take() {
-            pass.give_back(last);
-        }
+        // Goes with this session, and so behind whatever it has asked.
+        self.pass.last = Some(last);
     }
 }
 
@@ -599,7 +592,7 @@ impl Handler<FellOut> for Session {
 
     fn handle(&mut self, _: FellOut, ctx: &mut Self::Context) {
         if let Some(position) = self.sink.position() {
-            tracing::debug!(client = %self.client, position, "too slow for its feed, back to the log");
+            tracing::debug!(client = %self.pass.client, position, "too slow for its feed, back to the log");
             self.base.position = position;
             self.tell_lag();
             self.base.catch_up = CatchUp::Written;

@@ -5,10 +5,31 @@ use actix::prelude::*;
 use super::Session;
 use super::message::{DescribeSelf, Refusal};
 use super::strand::CatchUp;
-use crate::actors::tally::REFUSED;
+use crate::actors::tally::{BY_CLIENT, REFUSED};
 use crate::actors::view::{ClientState, ClientView};
 use crate::cursor::Seq;
+use crate::error::CloseReason;
 use crate::interest::Subscription;
+
+/// Why a stream has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ended {
+    /// The client has left, as long as nothing else is known.
+    ByClient,
+    /// There was none.
+    Refused,
+    Closed(CloseReason),
+}
+
+impl Ended {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ByClient => BY_CLIENT,
+            Self::Refused => REFUSED,
+            Self::Closed(reason) => reason.as_str(),
+        }
+    }
+}
 
 impl Session {
     /// How the client is, if the log stands at `head`.
@@ -23,11 +44,11 @@ impl Session {
         let beside = self.beside.iter().flat_map(|beside| beside.subscriptions());
         let followed = beside.fold(self.base.interest.subscription.clone(), Subscription::or);
         ClientView {
-            client: self.client,
+            client: self.pass.client,
             session: self.base.interest.session,
             transport: self.encoding.transport(),
             channels: followed,
-            connected_at: self.client.minted_at(),
+            connected_at: self.pass.client.minted_at(),
             state: if is_live { ClientState::Live } else { ClientState::CatchingUp },
             cursor: timeline.map(|timeline| self.cursor(timeline, base)),
             queued,
@@ -56,14 +77,14 @@ impl Session {
     pub(super) fn count_replayed(&self, events: u64) {
         if events > 0 {
             self.worker.floor.borrow().tally.borrow_mut().replay(self.encoding.transport(), events);
-            tracing::debug!(client = %self.client, events, "replayed");
+            tracing::debug!(client = %self.pass.client, events, "replayed");
         }
     }
 
     /// Counts that the client is told of something missing.
     pub(super) fn count_gap(&self, reason: &'static str) {
         self.worker.floor.borrow().tally.borrow_mut().gaps.add(reason, 1);
-        tracing::debug!(client = %self.client, reason, "events are missing");
+        tracing::debug!(client = %self.pass.client, reason, "events are missing");
     }
 
     /// Counts ephemeral events that the client has missed.
@@ -74,21 +95,21 @@ impl Session {
     /// Counts the end, and says the last of the client.
     pub(super) fn count_end(&mut self) -> Box<ClientView> {
         self.count_lost(self.sink.take_lost());
-        let last = self.describe(0).closed(self.ended);
-        tracing::debug!(client = %self.client, reason = self.ended, "stream ends");
+        let last = self.describe(0).closed(self.ended.as_str());
+        tracing::debug!(client = %self.pass.client, reason = self.ended.as_str(), "stream ends");
         self.is_closing = true;
         self.note_lag();
-        self.worker.floor.borrow().tally.borrow_mut().closed.add(self.ended, 1);
+        self.worker.floor.borrow().tally.borrow_mut().closed.add(self.ended.as_str(), 1);
         Box::new(last)
     }
 }
 
 impl Refusal {
     /// Why the stream has ended before it began.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> Ended {
         match self {
-            Self::Closed { reason, .. } => reason.as_str(),
-            Self::Reset(_) | Self::Gap { .. } => REFUSED,
+            Self::Closed { reason, .. } => Ended::Closed(*reason),
+            Self::Reset(_) | Self::Gap { .. } => Ended::Refused,
         }
     }
 }

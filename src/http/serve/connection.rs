@@ -9,10 +9,10 @@ use super::lease::Lease;
 use super::writer::Writer;
 
 /// The task of a connection. Small, since there are very many that have nothing to do: what is large is on the heap, and goes
-/// when it is not needed any more.
+/// when it is not needed any more. What a stream keeps has room in what the task takes anyway.
 pub(super) enum Connection<D> {
     Http { dispatcher: Pin<Box<D>>, lease: Rc<Lease> },
-    Stream(Box<Writer>),
+    Stream(Writer),
 }
 
 impl<D, E> Future for Connection<D>
@@ -25,10 +25,10 @@ where
         if let Self::Http { dispatcher, lease } = &mut *self {
             let polled = dispatcher.as_mut().poll(cx);
             let Some((socket, stream)) = lease.ended() else { return polled };
-            *self = Self::Stream(Box::new(Writer::new(socket, stream)));
+            *self = Self::Stream(Writer::new(socket, stream));
         }
         match &mut *self {
-            Self::Stream(writer) => Pin::new(&mut **writer).poll(cx).map(Ok),
+            Self::Stream(writer) => Pin::new(writer).poll(cx).map(Ok),
             Self::Http { .. } => Poll::Pending,
         }
     }

@@ -38,7 +38,6 @@ pub(super) async fn ws(
     let client = ClientId::mint();
     let pass = mount.let_in(&request, client, &grant).await?;
     let settings = SessionSettings {
-        client,
         pass,
         interest: Interest::new(grant.session, Subscription::default()),
         encoding: Encoding::Ws,
