@@ -251,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn as_whom_a_client_came_is_known_until_it_has_its_place() {
+        let mut admission = Admission::new(AdmissionLimits { per_session: 1, ..NONE });
+        let ada = SessionId::mint();
+        let client = enter(&mut admission, ada, "10.0.0.1").expect("room");
+        assert_eq!(admission.standing(client).map(|standing| standing.session), Some(ada));
+        admission.settle(client);
+        assert!(admission.standing(client).is_none());
+        assert_eq!(enter(&mut admission, ada, "10.0.0.1"), Err(Full::Session), "it still counts");
+    }
+
+    #[test]
     fn nothing_is_left_of_those_who_left() {
         let mut admission = Admission::new(NONE);
         let clients: Vec<_> = (0..1000)

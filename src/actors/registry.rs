@@ -406,6 +406,35 @@ mod tests {
         assert!(registry.clients.capacity() < 100);
     }
 
+    /// Those who stay have other numbers then, and are found as before.
+    #[test]
+    fn who_stays_when_a_crowd_leaves_is_still_found() {
+        let mut registry = Registry::default();
+        let all: Vec<_> = (0..1000).map(|n| (n, ClientId::mint(), SessionId::mint())).collect();
+        for &(n, client, session) in &all {
+            let route = if n % 2 == 0 { HERE } else { THERE };
+            registry.enter(client, interest(session, &[&format!("own/{n}"), "all/*"]), route);
+        }
+        let (left, stay) = all.split_at(990);
+        for &(_, client, _) in left {
+            registry.leave(client);
+        }
+        assert!(registry.clients.capacity() < 100);
+        for &(n, client, session) in stay {
+            let own = channel(&format!("own/{n}"));
+            let route = if n % 2 == 0 { HERE } else { THERE };
+            assert_eq!(routes(&registry, &own), [route]);
+            assert_eq!(routes(&registry, &Channel::inbox(session)), [route]);
+            assert_eq!(registry.clients_of(session).collect::<Vec<_>>(), [(route.worker, client)]);
+        }
+        assert_eq!(routes(&registry, &channel("all/x")), [HERE, THERE]);
+        assert_eq!(registry.members(&channel("all/x")).clients, 10);
+        for &(_, client, _) in stay.iter().filter(|(n, ..)| n % 2 == 0) {
+            registry.leave(client);
+        }
+        assert_eq!(routes(&registry, &channel("all/x")), [THERE]);
+    }
+
     #[test]
     fn members_are_counted_once() {
         let mut registry = Registry::default();

@@ -665,7 +665,11 @@ mod tests {
     use crate::actors::broker::Knock;
     use crate::actors::revoked::Standing;
     use crate::actors::session::SessionSettings;
+    use crate::channel::Channel;
+    use crate::event::Event;
+    use crate::identity::Publisher;
     use crate::interest::Interest;
+    use crate::record::Draft;
 
     #[actix_web::test]
     async fn no_feed_is_left_of_a_client_whose_stream_has_ended() {
@@ -694,5 +698,43 @@ mod tests {
         floor.reseat(client, Subscription::to("once/7").expect("valid"), 0);
         floor.leave(client);
         assert_eq!((floor.feeds.len(), floor.index.exact_len()), (0, 0));
+    }
+
+    /// Members and feeds have other numbers when a crowd has left; who stays is delivered to as before.
+    #[actix_web::test]
+    async fn who_stays_when_a_crowd_leaves_is_still_delivered_to() {
+        let nobody = Context::<Session>::new();
+        let mut floor = Floor::new();
+        let all: Vec<_> = (0..200).map(|n| (n, ClientId::mint(), SessionId::mint())).collect();
+        for &(n, client, session) in &all {
+            let own = Subscription::to(format!("own/{n}")).expect("valid");
+            let sink = Sink::new(Framing::Bare);
+            floor.enter(client, session, own, Encoding::SseRaw, sink.clone(), nobody.address().downgrade());
+            floor.seat(client, 0);
+            sink.go_live();
+        }
+        let (left, stay) = all.split_at(190);
+        for &(_, client, _) in left {
+            floor.leave(client);
+        }
+        assert!(floor.members.capacity() < 100 && floor.feeds.capacity() < 100);
+        for &(n, client, session) in stay {
+            let own = Channel::new(format!("own/{n}")).expect("valid");
+            for (number, channel) in [(1, own), (2, Channel::inbox(session))] {
+                floor.deliver(&parcel(number, channel));
+                let sink = floor.members.get(&client).expect("there").sink.clone();
+                let pulled = sink.pull(std::task::Waker::noop());
+                assert!(matches!(pulled, crate::actors::sink::Pull::Bytes(_)), "{number}: {pulled:?}");
+            }
+        }
+    }
+
+    fn parcel(number: u64, channel: Channel) -> Parcel {
+        let event = Event::text("x", "here").expect("valid");
+        let record = Record::committed(Draft::new(event, [channel].into(), Publisher::HUB, 0), number, 0);
+        let mut frames = Frames::default();
+        frames.get_or_insert(Encoding::SseRaw, || Bytes::from_static(b"data: here\n\n"));
+        let record = Arc::new(record);
+        Parcel { number, record, frames, committed: Instant::now(), trace: Trace::default() }
     }
 }
