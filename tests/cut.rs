@@ -18,6 +18,7 @@ use fanfare::{Batch, Broadcast, Broker, Event, SqliteLog};
 use futures_util::future::{join, join_all};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use support::order::ordered;
 use support::serve;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -239,7 +240,7 @@ async fn each_event_once_and_in_order_over_cuts_at_any_byte() {
         std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cut-{}.db", std::process::id()));
     let log = SqliteLog::open(&path).expect("a log");
     let builder = Broker::builder().ring(32, 64 << 10).feed(4, 8 << 10).heartbeat(Duration::from_secs(1));
-    let server = serve(builder.log(log));
+    let server = serve(builder.log(ordered(log)));
     let seed: u64 = rand::rng().random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);

@@ -13,6 +13,8 @@ use fanfare::{
     subscribe, subscribe_with,
 };
 use futures_util::StreamExt;
+use support::order::{builder, nth, ordered};
+use support::until_open;
 use tokio::sync::{mpsc, oneshot};
 
 /// A broker with each log, to be changed and started.
@@ -22,11 +24,17 @@ fn builders(name: &str) -> [Builder; 2] {
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a folder");
     let log = SqliteLog::open(folder.join("events.db")).expect("opened");
-    [Broker::builder(), Broker::builder().log(log)]
+    [builder(), Broker::builder().log(ordered(log))]
 }
 
 fn brokers(name: &str) -> [Addr<Broker>; 2] {
-    builders(name).map(|builder| builder.start().expect("started"))
+    builders(name).map(started)
+}
+
+fn started(builder: Builder) -> Addr<Broker> {
+    let broker = builder.start().expect("started");
+    until_open(&broker);
+    broker
 }
 
 fn to(selectors: &[&str]) -> Subscription {
@@ -141,7 +149,7 @@ async fn an_event_comes_with_all_that_is_known_of_it() {
         broker.do_send(on("a/1", text("typing").ephemeral()));
         read(&mut stream).await;
         let Some(Delivery::Event(event)) = within(stream.next()).await else { panic!("no event") };
-        assert_eq!((event.seq(), event.prev(), event.id()), (Some(2), Some(1), &receipt.id));
+        assert_eq!((event.seq(), event.prev(), event.id()), (Some(nth(2)), Some(nth(1)), &receipt.id));
         assert_eq!(event.channels().collect::<Vec<_>>(), ["a/1", "b"]);
         assert_eq!((event.channel(), event.event()), ("a/1", "created"));
         assert_eq!(event.attributes().get("kind"), Some("sale"));
@@ -161,7 +169,7 @@ async fn lost_ephemeral_events_are_counted_at_their_place() {
     for (builder, ring) in
         builders("lag").into_iter().zip([1000, 1]).chain(builders("lag-log").into_iter().zip([1, 1000]))
     {
-        let broker = builder.ring(ring, 1 << 20).start().expect("started");
+        let broker = started(builder.ring(ring, 1 << 20));
         let mut barrier = subscribe(&broker, to(&["barrier"])).await.expect("a stream");
         let mut stream = subscribe_with(&broker, to(&["a"]), queue(4)).await.expect("a stream");
         for n in 0..10 {
@@ -209,7 +217,7 @@ async fn what_is_delivered_and_what_is_told_is_what_was_published() {
 async fn a_flood_reaches_a_slow_reader_whole() {
     const EVENTS: usize = 20_000;
     for builder in builders("flood") {
-        let broker = builder.ring(64, 1 << 20).start().expect("started");
+        let broker = started(builder.ring(64, 1 << 20));
         let mut slow = subscribe_with(&broker, to(&["a/*"]), queue(16)).await.expect("a stream");
         let mut none = subscribe_with(&broker, to(&["a/*"]), queue(1)).await.expect("a stream");
         let publisher = broker.clone();
@@ -325,7 +333,7 @@ async fn who_is_dropped_is_gone() {
 /// D6: what cannot be is refused where it is built, or told by whoever takes it; nothing panics.
 #[actix_web::test]
 async fn what_cannot_be_is_refused() {
-    let broker = Broker::builder().start().expect("started");
+    let broker = started(builder());
     assert_eq!(SubscribeOptions::default().queue(0).expect_err("refused").field(), "queue");
     assert!(SubscribeOptions::default().queue(usize::MAX).is_err());
     let bad = Subscription::to("alerts/**").expect("valid").filter("", "system");
@@ -340,7 +348,7 @@ async fn what_cannot_be_is_refused() {
 #[actix_web::test]
 async fn all_see_the_same_order() {
     for builder in builders("order") {
-        let broker = builder.ring(32, 1 << 20).start().expect("started");
+        let broker = started(builder.ring(32, 1 << 20));
         let mut all = subscribe_with(&broker, to(&["**"]), queue(65_536)).await.expect("a stream");
         let mut slow = subscribe_with(&broker, to(&["a/*"]), queue(2)).await.expect("a stream");
         let publishers = (0..4).map(|channel| {
@@ -373,7 +381,7 @@ type FirstOf = fn(usize) -> usize;
 async fn where_to_begin_can_be_chosen() {
     for (ring, name) in [(2, "begin-log"), (1000, "begin-ring")] {
         for builder in builders(name) {
-            let broker = builder.ring(ring, 1 << 20).start().expect("started");
+            let broker = started(builder.ring(ring, 1 << 20));
             let mut cursors = Vec::new();
             for n in 0..600 {
                 cursors.push(publish(&broker, ["a", "b"][n % 2], n).await.cursor.expect("a position"));
@@ -405,7 +413,7 @@ async fn where_to_begin_can_be_chosen() {
 #[actix_web::test]
 async fn a_gap_is_told_at_its_place_and_not_told_twice() {
     let log = MemoryLog::bounded(10, 1 << 20).expect("valid");
-    let broker = Broker::builder().ring(2, 1 << 20).log(log).start().expect("started");
+    let broker = started(Broker::builder().ring(2, 1 << 20).log(ordered(log)));
     let start = publish(&broker, "b", "0").await.cursor.expect("a position");
     for n in 1..=100 {
         publish(&broker, ["a", "b"][n % 2], n).await;
@@ -413,8 +421,9 @@ async fn a_gap_is_told_at_its_place_and_not_told_twice() {
     let options = SubscribeOptions::default().after(start);
     let mut stream = subscribe_with(&broker, to(&["a"]), options.clone()).await.expect("a stream");
     let gap = within(stream.next()).await.expect("an item");
-    let Delivery::Gap { after: 1, resumed_at, head: 101, cursor } = gap else { panic!("{gap:?}") };
-    assert!((90..=92).contains(&resumed_at), "{resumed_at}");
+    let Delivery::Gap { after, resumed_at, head, cursor } = gap else { panic!("{gap:?}") };
+    assert_eq!((after, head), (nth(1), nth(101)));
+    assert!((nth(90)..=nth(92)).contains(&resumed_at), "{resumed_at}");
     assert_eq!(stream.cursor(), Some(&cursor));
     let again = SubscribeOptions::default().after(cursor);
     let mut again = subscribe_with(&broker, to(&["a"]), again).await.expect("a stream");
@@ -431,7 +440,7 @@ async fn a_gap_is_told_at_its_place_and_not_told_twice() {
 #[actix_web::test]
 async fn what_goes_while_one_does_not_read_is_told() {
     let log = MemoryLog::bounded(10, 1 << 20).expect("valid");
-    let broker = Broker::builder().ring(2, 1 << 20).log(log).start().expect("started");
+    let broker = started(Broker::builder().ring(2, 1 << 20).log(ordered(log)));
     let mut barrier = subscribe(&broker, to(&["barrier"])).await.expect("a stream");
     let mut stream = subscribe_with(&broker, to(&["a"]), queue(3)).await.expect("a stream");
     for n in 1..=100 {
@@ -440,7 +449,8 @@ async fn what_goes_while_one_does_not_read_is_told() {
     settle(&broker, &mut barrier).await;
     // The barrier has taken the place of one.
     let got = read_until(&mut stream, "100").await.join(", ");
-    assert_eq!(got, "1, 2, 3, gap 3 91 101, 92, 93, 94, 95, 96, 97, 98, 99");
+    let gap = format!("gap {} {} {}", nth(3), nth(91), nth(101));
+    assert_eq!(got, format!("1, 2, 3, {gap}, 92, 93, 94, 95, 96, 97, 98, 99"));
 }
 
 #[actix_web::test]
@@ -450,13 +460,14 @@ async fn a_cursor_of_another_log_is_told() {
     for n in 0..3 {
         publish(&two, "a", n).await;
     }
-    for (options, expected) in [
-        (SubscribeOptions::default().after(other.clone()), "reset OtherLog 3, 0, 1, 2"),
-        (SubscribeOptions::default().after(other).last(1), "reset OtherLog 3, 2"),
+    let reset = format!("reset OtherLog {}", nth(3));
+    for (options, rest) in [
+        (SubscribeOptions::default().after(other.clone()), "0, 1, 2"),
+        (SubscribeOptions::default().after(other).last(1), "2"),
     ] {
         let mut stream = subscribe_with(&two, to(&["a"]), options).await.expect("a stream");
         two.do_send(on("a", text("end").ephemeral()));
-        assert_eq!(read_until(&mut stream, "end").await.join(", "), expected);
+        assert_eq!(read_until(&mut stream, "end").await.join(", "), format!("{reset}, {rest}"));
     }
     let unknown = fanfare::Cursor::parse("x.y.1").expect("a cursor");
     let mut stream = subscribe_with(&one, to(&["a"]), SubscribeOptions::default().after(unknown)).await;
@@ -520,7 +531,7 @@ fn a_stream_may_go_anywhere() {
 #[actix_web::test]
 async fn what_a_filter_keeps_out_is_no_gap() {
     let log = MemoryLog::bounded(5, 1 << 20).expect("valid");
-    let broker = Broker::builder().ring(2, 1 << 20).log(log).start().expect("started");
+    let broker = started(Broker::builder().ring(2, 1 << 20).log(ordered(log)));
     let mut barrier = subscribe(&broker, to(&["barrier"])).await.expect("a stream");
     let only = to(&["a"]).filter("kind", "system").expect("valid");
     let mut stream = subscribe_with(&broker, only, queue(1)).await.expect("a stream");

@@ -9,6 +9,7 @@ use actix_web::body::MessageBody;
 use actix_web::test::{TestRequest, call_service, init_service};
 use fanfare::http::{HttpConfig, scope};
 use fanfare::{Batch, Broadcast, Broker, Event, InvalidValue, StartError};
+use support::order::{builder, nth};
 use support::serve;
 
 fn text(data: &str) -> Event {
@@ -17,7 +18,7 @@ fn text(data: &str) -> Event {
 
 #[actix_web::test]
 async fn any_thread_may_publish() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let mut client = server.live("channel=a").await;
     let broker = server.broker.clone();
     let plain = std::thread::spawn(move || {
@@ -33,23 +34,23 @@ async fn any_thread_may_publish() {
 
 #[actix_web::test]
 async fn a_receipt_comes_with_the_commit() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let receipt = server.broker.send(Broadcast::channel("a", text("x")).expect("valid")).await;
     let receipt = receipt.expect("answered").expect("committed");
-    assert_eq!((receipt.seq, receipt.duplicate), (Some(1), false));
-    assert_eq!(receipt.cursor.expect("a cursor").seq(), 1);
-    assert_eq!(server.stats().await.head, 1, "who has a receipt finds the head there");
+    assert_eq!((receipt.seq, receipt.duplicate), (Some(nth(1)), false));
+    assert_eq!(receipt.cursor.expect("a cursor").seq(), nth(1));
+    assert_eq!(server.stats().await.head, nth(1), "who has a receipt finds the head there");
 
     let batch = vec![Broadcast::everyone(text("y")), Broadcast::everyone(text("z").ephemeral())];
     let receipts =
         server.broker.send(Batch::new(batch).expect("valid")).await.expect("answered").expect("committed");
-    assert_eq!(receipts.iter().map(|receipt| receipt.seq).collect::<Vec<_>>(), [Some(2), None]);
+    assert_eq!(receipts.iter().map(|receipt| receipt.seq).collect::<Vec<_>>(), [Some(nth(2)), None]);
     assert!(Batch::new(Vec::new()).is_err());
 }
 
 #[actix_web::test]
 async fn a_broker_whose_last_address_is_dropped_ends_its_streams_and_stops() {
-    let server = serve(Broker::builder().heartbeat(Duration::from_millis(200)));
+    let server = serve(builder().heartbeat(Duration::from_millis(200)));
     let mut client = server.live("channel=a").await;
     let mut second = server.live("channel=b").await;
     let weak = server.broker.downgrade();

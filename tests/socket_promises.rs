@@ -4,8 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use fanfare::{Batch, Broadcast, Broker, CloseReason, CloseSession, Event, Retention};
+use fanfare::{Batch, Broadcast, CloseReason, CloseSession, Event, Retention};
 use serde_json::{Value, json};
+use support::order::{builder, nth};
 use support::sse::SseClient;
 use support::ws::WsClient;
 use support::{TestServer, serve};
@@ -36,7 +37,7 @@ fn base_of(cursor: &str) -> u64 {
 #[actix_web::test]
 async fn from_n_is_n_events_of_the_channels() {
     for ring in [4, 1000] {
-        let server = serve(Broker::builder().ring(ring, 1 << 20));
+        let server = serve(builder().ring(ring, 1 << 20));
         publish_many(&server, (0..5).map(|n| on("c", n.to_string())).collect()).await;
         publish_many(&server, (0..5).map(|n| Broadcast::everyone(event(format!("all {n}")))).collect()).await;
         let (mut client, _) = WsClient::live(server.addr).await;
@@ -53,7 +54,7 @@ async fn from_n_is_n_events_of_the_channels() {
 
 #[actix_web::test]
 async fn a_lag_does_not_claim_what_comes_after_it() {
-    let server = serve(Broker::builder().feed(8, 1 << 20).ring(8192, 32 << 20));
+    let server = serve(builder().feed(8, 1 << 20).ring(8192, 32 << 20));
     let (mut client, _) = WsClient::live(server.addr).await;
     client.subscribe(&["a"], None).await;
     for round in 0..400 {
@@ -92,7 +93,7 @@ async fn a_lag_does_not_claim_what_comes_after_it() {
 
 #[actix_web::test]
 async fn what_two_selectors_match_is_not_lost_by_a_cut() {
-    let server = serve(Broker::builder().ring(4, 1 << 20));
+    let server = serve(builder().ring(4, 1 << 20));
     let pad = "x".repeat(1000);
     publish_many(&server, (0..6000).map(|n| on("a/1", format!("{n} {pad}"))).collect()).await;
     let (mut client, _) = WsClient::live(server.addr).await;
@@ -118,10 +119,10 @@ async fn what_two_selectors_match_is_not_lost_by_a_cut() {
 #[actix_web::test]
 async fn a_gap_is_told_again_to_who_was_cut_before_it() {
     let retention = Retention::default().rule("b=limits:max_events=10".parse().expect("a rule"));
-    let server = serve(Broker::builder().ring(4, 1 << 20).retention(retention));
+    let server = serve(builder().ring(4, 1 << 20).retention(retention));
     publish_many(&server, (0..100).map(|n| on("b", n.to_string())).collect()).await;
     let (mut client, welcome) = WsClient::live(server.addr).await;
-    let start = format!("{}.5", names(&welcome["cursor"]));
+    let start = format!("{}.{}", names(&welcome["cursor"]), nth(1) + 4);
     let ask = json!({"op": "subscribe", "ref": 1, "channels": ["b"], "cursor": start});
     let subscribed = client.ask(ask).await;
     let gap = client.json().await;
@@ -135,7 +136,7 @@ async fn a_gap_is_told_again_to_who_was_cut_before_it() {
 
 #[actix_web::test]
 async fn a_cursor_fits_also_after_something_was_left() {
-    let server = serve(Broker::builder().ring(4, 1 << 20));
+    let server = serve(builder().ring(4, 1 << 20));
     let pad = "x".repeat(2000);
     let channels: Vec<_> =
         (0..11).map(|n| format!("y/{n}")).chain((0..4).map(|n| format!("x/{n}"))).collect();
@@ -164,7 +165,7 @@ async fn a_cursor_fits_also_after_something_was_left() {
 
 #[actix_web::test]
 async fn who_was_revoked_publishes_no_more() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let (mut client, welcome) = WsClient::live(server.addr).await;
     let (mut other, _) = WsClient::live(server.addr).await;
     other.subscribe(&["a"], None).await;
@@ -177,7 +178,7 @@ async fn who_was_revoked_publishes_no_more() {
 
 #[actix_web::test]
 async fn unsubscribe_is_answered_behind_the_subscribe_before_it() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     publish_many(&server, (0..10).map(|n| on("a", n.to_string())).collect()).await;
     let (mut client, _) = WsClient::live(server.addr).await;
     let asks = [
@@ -200,7 +201,7 @@ async fn unsubscribe_is_answered_behind_the_subscribe_before_it() {
 
 #[actix_web::test]
 async fn who_is_behind_can_leave() {
-    let server = serve(Broker::builder().ring(4, 1 << 20).feed(8, 1 << 20));
+    let server = serve(builder().ring(4, 1 << 20).feed(8, 1 << 20));
     let (mut client, _) = WsClient::live(server.addr).await;
     client.subscribe(&["a"], None).await;
     publish_many(&server, (0..15_000).map(|n| on("a", format!("{n} {}", "x".repeat(1000)))).collect()).await;

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use fanfare::{Broadcast, Broker, Event};
+use fanfare::{Broadcast, Event};
 use serde_json::{Value, json};
+use support::order::builder;
 use support::sse::SseClient;
 use support::ws::WsClient;
 use support::{TestServer, serve};
@@ -258,7 +259,7 @@ async fn run(seed: u64) -> u64 {
     let mut random = Random(seed);
     let ring = [4, 64, 10_000][random.below(3)];
     let feed = [8, 64, 1024][random.below(3)];
-    let server = serve(Broker::builder().ring(ring, 8 << 20).feed(feed, 1 << 20));
+    let server = serve(builder().ring(ring, 8 << 20).feed(feed, 1 << 20));
     let (mut client, welcome) = WsClient::live(server.addr).await;
     let names =
         welcome["cursor"].as_str().expect("a cursor").rsplit_once('.').expect("a cursor").0.to_owned();

@@ -4,8 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use fanfare::{Batch, Broadcast, Broker, CloseReason, CloseSession, Drain, Event};
+use fanfare::{Batch, Broadcast, CloseReason, CloseSession, Drain, Event};
 use serde_json::{Value, json};
+use support::order::{builder, nth};
 use support::ws::{BINARY, CLOSE, PING, PONG, TEXT, WsClient, frame};
 use support::{TestServer, serve, sse::SseClient};
 
@@ -32,7 +33,7 @@ fn data(event: &Value) -> String {
 
 #[actix_web::test]
 async fn the_handshake_chooses_the_protocol_and_refuses_strangers() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let open = async |headers: &[(&str, &str)]| WsClient::open(server.addr, "/rt/ws", headers).await.head;
     let offered = "sec-websocket-protocol";
     let chosen = open(&[(offered, "chat, fanfare.v1.json")]).await;
@@ -49,7 +50,7 @@ async fn the_handshake_chooses_the_protocol_and_refuses_strangers() {
 
 #[actix_web::test]
 async fn the_first_word_is_the_welcome_and_requests_are_answered() {
-    let server = serve(Broker::builder().heartbeat(Duration::from_secs(7)));
+    let server = serve(builder().heartbeat(Duration::from_secs(7)));
     let (mut client, welcome) = WsClient::live(server.addr).await;
     assert_eq!(welcome["heartbeat"], 7);
     assert_eq!(client.head.header("fanfare-client"), welcome["client"].as_str());
@@ -72,17 +73,17 @@ async fn the_first_word_is_the_welcome_and_requests_are_answered() {
     let (published, event) = if one["op"] == "event" { (other, one) } else { (one, other) };
     assert_eq!(
         published,
-        json!({"op": "published", "ref": "3", "id": "made-1", "seq": 2,
+        json!({"op": "published", "ref": "3", "id": "made-1", "seq": nth(2),
         "cursor": event["cursor"], "duplicate": false})
     );
     assert_eq!(
         event,
-        json!({"op": "event", "id": "made-1", "seq": 2, "prev": 1, "channel": "a/1",
+        json!({"op": "event", "id": "made-1", "seq": nth(2), "prev": nth(1), "channel": "a/1",
         "channels": ["a/1"], "event": "made", "time": event["time"], "attributes": {"kind": "x"},
         "data": {"x": [1, 2]}, "cursor": event["cursor"]})
     );
     let again = client.ask(json!({"op": "publish", "ref": 5, "channel": "a/1", "id": "made-1"})).await;
-    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(2), &json!(true)));
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(nth(2)), &json!(true)));
 
     assert_eq!(
         client.ask(json!({"op": "unsubscribe", "ref": 6, "channels": ["a/*"]})).await,
@@ -100,7 +101,7 @@ async fn the_first_word_is_the_welcome_and_requests_are_answered() {
 /// What is wrong is told with the request's name, and the socket stays.
 #[actix_web::test]
 async fn a_bad_request_is_told_and_the_socket_stays() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let (mut client, _) = WsClient::live(server.addr).await;
     for (message, field) in [
         (json!({"op": "shout", "ref": 1}), "op"),
@@ -124,7 +125,7 @@ async fn a_bad_request_is_told_and_the_socket_stays() {
 
 #[actix_web::test]
 async fn every_breach_has_its_code() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let oversized = vec![b' '; (1 << 20) + 1];
     let breaches = [
         (1003, frame(true, TEXT, b"not json")),
@@ -151,7 +152,7 @@ async fn every_breach_has_its_code() {
 
 #[actix_web::test]
 async fn a_message_may_come_in_fragments_with_control_frames_between() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let (mut client, _) = WsClient::live(server.addr).await;
     let text = json!({"op": "ping", "ref": "ä".repeat(50)}).to_string();
     let parts: Vec<_> = text.as_bytes().chunks(7).collect();
@@ -179,7 +180,7 @@ async fn a_message_may_come_in_fragments_with_control_frames_between() {
 /// V4: the close frame comes back, and nothing of the client is left, on a quiet channel.
 #[actix_web::test]
 async fn a_client_that_leaves_is_answered_and_forgotten() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     for code in [Some(1000_u16), Some(4321), None] {
         let (mut client, _) = WsClient::live(server.addr).await;
         client.subscribe(&["quiet"], None).await;
@@ -196,7 +197,7 @@ async fn a_client_that_leaves_is_answered_and_forgotten() {
 
 #[actix_web::test]
 async fn who_answers_no_ping_is_closed() {
-    let server = serve(Broker::builder().heartbeat(Duration::from_millis(200)));
+    let server = serve(builder().heartbeat(Duration::from_millis(200)));
     let (mut lively, _) = WsClient::live(server.addr).await;
     let (mut silent, _) = WsClient::live(server.addr).await;
     silent.answers_pings = false;
@@ -212,7 +213,7 @@ async fn who_answers_no_ping_is_closed() {
 
 #[actix_web::test]
 async fn the_server_says_why_it_ends() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let (mut client, welcome) = WsClient::live(server.addr).await;
     let session = welcome["session"].as_str().expect("a session").parse().expect("a ULID");
     server.broker.do_send(CloseSession { session, reason: CloseReason::Revoked });
@@ -229,7 +230,7 @@ async fn the_server_says_why_it_ends() {
 #[actix_web::test]
 async fn a_subscription_begins_where_it_says() {
     for ring in [2, 1000] {
-        let server = serve(Broker::builder().ring(ring, 1 << 20));
+        let server = serve(builder().ring(ring, 1 << 20));
         let (mut client, welcome) = WsClient::live(server.addr).await;
         publish_many(&server, (0..3000).map(|n| (format!("c/{}", n % 2), n.to_string()))).await;
         for (from, first) in
@@ -259,7 +260,7 @@ async fn a_subscription_begins_where_it_says() {
 
 #[actix_web::test]
 async fn a_cursor_that_cannot_be_resumed_is_told() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     publish_many(&server, (0..3).map(|n| ("a".into(), n.to_string()))).await;
     for (cursor, reason) in [("nonsense", "malformed"), ("other.term.1", "other_log")] {
         let (mut client, _) = WsClient::live(server.addr).await;
@@ -279,7 +280,7 @@ async fn a_cursor_that_cannot_be_resumed_is_told() {
 /// What a session and everyone are sent reaches sockets too, and is resumed with the first cursor.
 #[actix_web::test]
 async fn a_socket_hears_its_session_and_everyone() {
-    let server = serve(Broker::builder());
+    let server = serve(builder());
     let (client, welcome) = WsClient::live(server.addr).await;
     let cookie = client.head.cookie().expect("a cookie");
     drop(client);
@@ -310,7 +311,7 @@ async fn a_socket_hears_its_session_and_everyone() {
 /// One cursor moves from SSE to a WebSocket and back while it is written.
 #[actix_web::test]
 async fn a_cursor_changes_transport() {
-    let server = serve(Broker::builder().ring(64, 1 << 20));
+    let server = serve(builder().ring(64, 1 << 20));
     let broker = server.broker.clone();
     let flood = actix_web::rt::spawn(async move {
         for n in 0..5000 {
@@ -356,7 +357,7 @@ async fn a_cursor_changes_transport() {
 async fn what_is_added_catches_up_beside_what_is_there() {
     for (ring, cut_after) in [(32, None), (32, Some(10)), (32, Some(700)), (32, Some(1900)), (100_000, None)]
     {
-        let server = serve(Broker::builder().ring(ring, 8 << 20));
+        let server = serve(builder().ring(ring, 8 << 20));
         publish_many(&server, (0..1000).map(|n| ("b/1".into(), format!("b{n}")))).await;
         let (mut client, welcome) = WsClient::live(server.addr).await;
         client.subscribe(&["a/*"], None).await;

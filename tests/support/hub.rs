@@ -25,11 +25,12 @@ impl Hub {
 
     /// Starts one whose log goes somewhere.
     pub fn start_logging(listen: &str, args: &[&str], log: Stdio) -> Self {
+        let order = order::hub_args(args);
         let mut child = Command::new(env!("CARGO_BIN_EXE_fanfare"))
             .args(["serve", "--listen", listen])
             .args(if args.contains(&"--log") { &[][..] } else { &["--log", "memory"] })
             .args(args)
-            .args(order::hub_args(args))
+            .args(&order)
             // Here it says which form of a test is wanted.
             .env_remove("FANFARE_DRAIN")
             .stdout(Stdio::piped())
@@ -42,6 +43,10 @@ impl Hub {
             first.split_once("://").expect("its URL").1.trim_end_matches('/').parse().expect("an address");
         // Whoever prints to a closed pipe dies of it.
         std::thread::spawn(move || lines.for_each(drop));
+        if !order.is_empty() {
+            let admin = args.iter().skip_while(|arg| **arg != "--admin-listen").nth(1);
+            order::until_ready(admin.map_or(addr, |admin| admin.parse().expect("an address")));
+        }
         Self { addr, child }
     }
 

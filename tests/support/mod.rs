@@ -66,9 +66,7 @@ pub fn is_standard() -> bool {
 
 pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
     let broker = builder.start().expect("the broker starts");
-    if order::is_nats() {
-        until_open(&broker);
-    }
+    until_open(&broker);
     let served = broker.downgrade();
     let app = move || {
         let broker = served.upgrade().expect("the broker lives while the server starts");
@@ -103,7 +101,10 @@ pub fn serve_with(builder: Builder, config: HttpConfig) -> TestServer {
 
 /// Waits until a node has its order: other logs are open at once. From a thread of its own, since who asks for a server goes
 /// on without waiting.
-fn until_open(broker: &Addr<Broker>) {
+pub fn until_open(broker: &Addr<Broker>) {
+    if !order::is_nats() {
+        return;
+    }
     let broker = broker.clone();
     let waiting = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -2,8 +2,11 @@
 //! of a node, whose order is a stream of its own at a real NATS server. The tests are the same, and so is what they hold.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use fanfare::{Broker, Builder, Log, LogError, MemoryLog, NatsIndex, NatsLog};
 
@@ -42,7 +45,7 @@ pub fn ordered(log: impl Log + Into<NatsIndex>) -> Ordered {
     Ordered(Box::new(node.expect("a URL and a name").index(log)))
 }
 
-/// The position of the n-th commit of a log.
+/// The position of the n-th commit of a log, which is that of its first event.
 pub fn nth(n: usize) -> u64 {
     let span = if is_nats() { 4096 } else { 1 };
     n as u64 * span
@@ -65,4 +68,21 @@ pub fn hub_args(args: &[&str]) -> Vec<String> {
         format!("file-{:x}", hasher.finish())
     });
     ["--nats", &server().url(), "--nats-stream", &stream].map(ToOwned::to_owned).into()
+}
+
+/// Waits until a hub that is a node has its order: others serve from their greeting on.
+pub fn until_ready(addr: SocketAddr) {
+    let start = Instant::now();
+    loop {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(addr).and_then(|mut socket| {
+            socket.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+            socket.read_to_string(&mut answer)
+        });
+        if asked.is_ok() && answer.starts_with("HTTP/1.1 200 ") {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it does not get ready: {answer}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

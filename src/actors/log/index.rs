@@ -5,9 +5,13 @@
 //! too old or too much, and tells the broker. Since it goes by the order alone, every index of an order comes to the
 //! same.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
+use bytes::Bytes;
 
 use super::{Forget, LogSetup, ReadAfter, Seek};
+use crate::channel::Channel;
 use crate::cursor::{Lineage, Name, Seq};
 use crate::error::LogError;
 use crate::record::Draft;
@@ -102,7 +106,61 @@ pub(super) struct Stretch {
     pub(super) time: u64,
     /// The command of this node's broker that they were.
     pub(super) ticket: Option<u64>,
-    pub(super) drafts: Vec<Draft>,
+    pub(super) drafts: Drafts,
+}
+
+/// Events as an order has them. They are taken apart by the thread that keeps them and lets go of them: what one thread
+/// makes and another frees costs both of them a multiple, and that is most of what it costs to fill an index.
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
+#[derive(Debug)]
+pub(super) enum Drafts {
+    Read(Vec<Draft>),
+    Unread {
+        bytes: Bytes,
+        count: usize,
+        /// What breaks a rule is no event, and nothing of it is one then.
+        read: fn(&[u8], usize, &mut Lately) -> Option<Vec<Draft>>,
+    },
+}
+
+/// What was read last: who reads one message after another finds much of it again, and keeps that once.
+#[derive(Debug, Default)]
+pub(super) struct Lately {
+    pub(super) channels: Arc<[Channel]>,
+}
+
+impl Drafts {
+    pub(super) fn read(self, lately: &mut Lately) -> Vec<Draft> {
+        match self {
+            Self::Read(drafts) => drafts,
+            Self::Unread { bytes, count, read } => read(&bytes, count, lately).unwrap_or_else(|| {
+                tracing::warn!("what a message of the order says are no events; passed over");
+                Vec::new()
+            }),
+        }
+    }
+
+    /// Those that there are, read now.
+    #[cfg_attr(not(feature = "nats"), allow(dead_code))]
+    pub(super) fn make_read(&mut self) -> &[Draft] {
+        if let Self::Unread { .. } = self {
+            let unread = std::mem::replace(self, Self::Read(Vec::new()));
+            *self = Self::Read(unread.read(&mut Lately::default()));
+        }
+        match self {
+            Self::Read(drafts) => drafts,
+            Self::Unread { .. } => &[],
+        }
+    }
+
+    /// How many there are, if they are events.
+    #[cfg_attr(not(feature = "nats"), allow(dead_code))]
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Read(drafts) => drafts.len(),
+            Self::Unread { count, .. } => *count,
+        }
+    }
 }
 
 /// Command: tell the follower that the log is open, and from now on of all that comes.
@@ -225,6 +283,7 @@ mod tests {
         };
         let drafts = (0..random.random_range(0..5)).map(|_| draft(random)).collect();
         let ticket = random.random_bool(0.5).then_some(sequence);
+        let drafts = Drafts::Read(drafts);
         Stretch { first: sequence * 4096, through: sequence * 4096 + 4095, time, ticket, drafts }
     }
 

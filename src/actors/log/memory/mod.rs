@@ -10,7 +10,7 @@ use actix::ArbiterHandle;
 use actix::prelude::*;
 
 pub(in crate::actors) use self::store::Store;
-use super::index::{Align, Aligned, Apply, Index, IndexHandle, Numbering, Open, Stretch};
+use super::index::{Align, Aligned, Apply, Index, IndexHandle, Lately, Numbering, Open, Stretch};
 use super::{
     Commit, Committed, Follower, Forget, Log, LogHandle, LogSetup, Opened, Page, ReadAfter, Seek, Settlement,
     Sought, Trimmed,
@@ -102,7 +102,8 @@ impl MemoryLog {
         arbiter: Option<ArbiterHandle>,
     ) -> Keeper {
         let store = Store::new(self.max_events, self.max_bytes, retention.clone());
-        Keeper { store, follower, retention, role, started: Instant::now(), arbiter }
+        let lately = Lately::default();
+        Keeper { store, follower, retention, role, lately, started: Instant::now(), arbiter }
     }
 }
 
@@ -123,6 +124,7 @@ struct Keeper {
     follower: Follower,
     retention: Retention,
     role: Role,
+    lately: Lately,
     started: Instant,
     /// The thread that goes with it.
     arbiter: Option<ArbiterHandle>,
@@ -211,21 +213,29 @@ impl Handler<Apply> for Keeper {
     type Result = Result<Seq, LogError>;
 
     fn handle(&mut self, Apply(stretches): Apply, _: &mut Self::Context) -> Self::Result {
-        let is_open = self.is_open();
+        let follower = self.follower.committed.upgrade().filter(|_| self.is_open());
+        let (mut records, mut outcomes) = (Vec::new(), Vec::new());
         for Stretch { first, through, time, ticket, drafts } in stretches {
-            let (records, outcomes) = self.store.append(drafts, Numbering::From(first), time);
+            let drafts = drafts.read(&mut self.lately);
+            self.store.append_to(drafts, Numbering::From(first), time, &mut records, &mut outcomes);
             if let Role::Index { through: up_to, .. } = &mut self.role {
                 *up_to = through;
             }
-            let trims = self.store.take_trims();
-            let settles = ticket.map(|ticket| Settlement { ticket, outcomes });
-            let committed = Committed { records, settles, trims };
-            if is_open
-                && !committed.is_empty()
-                && let Some(follower) = self.follower.committed.upgrade()
-            {
+            let Some(follower) = &follower else {
+                // Of what an index is filled with nobody is told.
+                (records.clear(), outcomes.clear());
+                continue;
+            };
+            let settles = ticket.map(|ticket| Settlement { ticket, outcomes: std::mem::take(&mut outcomes) });
+            outcomes.clear();
+            let records = std::mem::take(&mut records);
+            let committed = Committed { records, settles, trims: self.store.take_trims() };
+            if !committed.is_empty() {
                 follower.do_send(committed);
             }
+        }
+        if follower.is_none() {
+            drop(self.store.take_trims());
         }
         Ok(self.store.head())
     }

@@ -112,8 +112,21 @@ impl Store {
         numbering: Numbering,
         now: u64,
     ) -> (Vec<Arc<Record>>, Vec<Outcome>) {
-        let mut records = Vec::with_capacity(drafts.len());
-        let mut outcomes = Vec::with_capacity(drafts.len());
+        let (mut records, mut outcomes) =
+            (Vec::with_capacity(drafts.len()), Vec::with_capacity(drafts.len()));
+        self.append_to(drafts, numbering, now, &mut records, &mut outcomes);
+        (records, outcomes)
+    }
+
+    /// Appends events, and what is to be told of them to these, which are empty.
+    pub(super) fn append_to(
+        &mut self,
+        drafts: Vec<Draft>,
+        numbering: Numbering,
+        now: u64,
+        records: &mut Vec<Arc<Record>>,
+        outcomes: &mut Vec<Outcome>,
+    ) {
         for (index, draft) in drafts.into_iter().enumerate() {
             let key = draft.publisher.clone().map(|publisher| (publisher, draft.id.clone()));
             if let Some(seq) = key.as_ref().and_then(|key| self.dedup.find(key, now)) {
@@ -127,7 +140,7 @@ impl Store {
             outcomes.push(Outcome::New(self.head));
             records.push(record);
         }
-        for record in &records {
+        for record in records {
             for channel in record.draft.channels.iter() {
                 self.hold_to_limits(channel);
             }
@@ -136,7 +149,6 @@ impl Store {
         {
             self.drop_oldest();
         }
-        (records, outcomes)
     }
 
     fn append_one(&mut self, draft: Draft, seq: Seq) -> Arc<Record> {
@@ -173,6 +185,9 @@ impl Store {
 
     fn hold_to_limits(&mut self, channel: &Channel) {
         let limits = self.retention.limits(channel);
+        if !limits.are_broken_by(u64::MAX, u64::MAX) {
+            return;
+        }
         let Some(kept) = self.channels.get(channel) else { return };
         if !limits.are_broken_by(kept.seqs.len() as u64, kept.bytes) {
             return;

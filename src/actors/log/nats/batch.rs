@@ -3,9 +3,12 @@
 //! Whatever comes in on the subject is read with care: a message that is neither is passed over, and what breaks a rule
 //! of an event's values is no batch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::actors::log::COMMIT_EVENTS;
+use crate::actors::log::index::Lately;
 use crate::binding::{Binding, Rebinding};
 use crate::channel::Channel;
 use crate::error::CloseReason;
@@ -24,13 +27,6 @@ const IS_JSON: u8 = 8;
 
 const BIND: u8 = 1;
 const UNBIND: u8 = 2;
-
-/// What a message says.
-#[derive(Debug)]
-pub(super) enum Content {
-    Batch(Batch),
-    CloseSession { session: SessionId, reason: CloseReason },
-}
 
 /// Events, and what they were completed by.
 #[derive(Debug)]
@@ -103,10 +99,23 @@ pub(super) fn encode(Batch { drafts, known, change }: &Batch) -> Bytes {
     out.into()
 }
 
-/// What a message says; nothing if it says nothing that is known here.
-pub(super) fn decode(bytes: &[u8]) -> Option<Content> {
+/// The events of a message, and what they were completed by; nothing if it is no batch.
+pub(super) fn decode(bytes: &Bytes) -> Option<Batch> {
+    let Opened::Batch { known, change, count, events } = open(bytes)? else { return None };
+    Some(Batch { drafts: read(&events, count, &mut Lately::default())?, known, change })
+}
+
+/// What a message says, whose events are still to be read.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Batch { known: u64, change: Option<Rebinding>, count: usize, events: Bytes },
+    CloseSession { session: SessionId, reason: CloseReason },
+}
+
+/// What a message says; nothing if it says nothing that is known here, which [`read`] may have to find out.
+pub(super) fn open(bytes: &Bytes) -> Option<Opened> {
     let mut rest = Rest(bytes);
-    let content = match rest.byte()? {
+    match rest.byte()? {
         BATCH => {
             let known = rest.long()?;
             let change = match rest.byte()? {
@@ -115,17 +124,27 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Content> {
                 UNBIND => Some(Rebinding::Unbind(rest.pairs()?)),
                 _ => return None,
             };
-            let count = rest.number().filter(|&count| count <= COMMIT_EVENTS)?;
-            let drafts = (0..count).map(|_| rest.draft()).collect::<Option<Vec<_>>>()?;
-            Content::Batch(Batch { drafts, known, change })
+            // An event takes many bytes.
+            let count = rest.number().filter(|&count| count <= COMMIT_EVENTS.min(rest.0.len()))?;
+            Some(Opened::Batch { known, change, count, events: bytes.slice_ref(rest.0) })
         }
         CLOSE_SESSION => {
             let session = rest.text()?.parse().ok()?;
-            Content::CloseSession { session, reason: CloseReason::from_word(rest.text()?)? }
+            let reason = CloseReason::from_word(rest.text()?)?;
+            rest.0.is_empty().then_some(Opened::CloseSession { session, reason })
         }
-        _ => return None,
-    };
-    rest.0.is_empty().then_some(content)
+        _ => None,
+    }
+}
+
+/// The events of a message.
+pub(super) fn read(events: &[u8], count: usize, lately: &mut Lately) -> Option<Vec<Draft>> {
+    let mut rest = Rest(events);
+    let mut drafts = Vec::with_capacity(count);
+    for _ in 0..count {
+        drafts.push(rest.draft(lately)?);
+    }
+    rest.0.is_empty().then_some(drafts)
 }
 
 fn number(out: &mut Vec<u8>, number: usize) {
@@ -181,7 +200,7 @@ impl<'a> Rest<'a> {
         std::str::from_utf8(self.take(length)?).ok()
     }
 
-    fn draft(&mut self) -> Option<Draft> {
+    fn draft(&mut self, lately: &mut Lately) -> Option<Draft> {
         let flags = self.byte()?;
         let time = self.long()?;
         let id = EventId::new(self.text()?).ok()?;
@@ -194,21 +213,29 @@ impl<'a> Rest<'a> {
             true => EventName::new(self.text()?).ok()?,
             false => EventName::MESSAGE,
         };
-        let count = self.number()?;
-        let channels = (0..count).map(|_| self.channel()).collect::<Option<Vec<_>>>()?;
+        let channels = self.channels(lately)?;
         let attributes = self.pairs()?;
         let payload = Payload::restore(self.text()?.into(), flags & IS_JSON != 0);
-        Some(Draft { id, publisher, channels: channels.into(), name, payload, attributes, time })
+        Some(Draft { id, publisher, channels, name, payload, attributes, time })
+    }
+
+    fn channels(&mut self, Lately { channels }: &mut Lately) -> Option<Arc<[Channel]>> {
+        let count = self.number()?;
+        let mut again = Rest(self.0);
+        if count == channels.len() && channels.iter().all(|known| again.text() == Some(known.as_str())) {
+            self.0 = again.0;
+        } else {
+            *channels = (0..count).map(|_| self.channel()).collect::<Option<_>>()?;
+        }
+        Some(channels.clone())
     }
 
     fn channel(&mut self) -> Option<Channel> {
         let name = self.text()?;
-        if name == Channel::everyone().as_str() {
-            return Some(Channel::everyone());
-        }
-        match name.strip_prefix("$session/") {
-            Some(session) => Some(Channel::inbox(session.parse().ok()?)),
+        match name.strip_prefix('$') {
             None => Channel::new(name).ok(),
+            Some(_) if name == Channel::everyone().as_str() => Some(Channel::everyone()),
+            Some(reserved) => Some(Channel::inbox(reserved.strip_prefix("session/")?.parse().ok()?)),
         }
     }
 }
@@ -221,8 +248,12 @@ mod tests {
     use crate::event::Event;
     use crate::identity::SessionId;
 
+    fn read_alone(bytes: &[u8]) -> Option<Batch> {
+        decode(&Bytes::copy_from_slice(bytes))
+    }
+
     fn drafts() -> Vec<Draft> {
-        let channels = |names: &[&str]| -> std::sync::Arc<[Channel]> {
+        let channels = |names: &[&str]| -> Arc<[Channel]> {
             names.iter().map(|name| Channel::new(name).expect("valid")).collect()
         };
         let plain = Event::text("message", "a\nb\0ü").expect("valid");
@@ -242,8 +273,7 @@ mod tests {
     #[test]
     fn a_batch_reads_back() {
         let bytes = encode(&Batch::settled(drafts()));
-        let Some(Content::Batch(Batch { drafts: read, known: u64::MAX, change: None })) = decode(&bytes)
-        else {
+        let Some(Batch { drafts: read, known: u64::MAX, change: None }) = read_alone(&bytes) else {
             panic!("a batch")
         };
         let all = |drafts: &[Draft]| drafts.iter().map(|draft| format!("{draft:?}")).collect::<Vec<_>>();
@@ -259,6 +289,31 @@ mod tests {
         assert!(bytes.len() < written.iter().map(Draft::weight).sum::<usize>());
     }
 
+    /// What was read before changes nothing but what is kept twice.
+    #[test]
+    fn channels_that_come_again_are_kept_once() {
+        let mut lately = Lately::default();
+        let mut read = |names: &[&str]| {
+            let channels = names.iter().map(|name| Channel::restore(name)).collect();
+            let draft = Draft::new(Event::text("x", "").expect("valid"), channels, Publisher::HUB, 0);
+            match open(&encode(&Batch::settled(vec![draft]))) {
+                Some(Opened::Batch { count, events, .. }) => {
+                    super::read(&events, count, &mut lately).map(|mut drafts| drafts.remove(0).channels)
+                }
+                _ => None,
+            }
+        };
+        let [first, again] = [read(&["a", "b"]), read(&["a", "b"])].map(Option::unwrap_or_default);
+        assert!(Arc::ptr_eq(&first, &again));
+        for names in
+            [&["a"][..], &["a", "b", "c"], &["b", "a"], &["a", "bb"], &[], &["a", "b"], &["$everyone"]]
+        {
+            let channels = read(names).expect("valid");
+            assert_eq!(channels.iter().map(Channel::as_str).collect::<Vec<_>>(), names);
+        }
+        assert_eq!(read(&["$everyon"]), None);
+    }
+
     #[test]
     fn a_change_of_bindings_reads_back() {
         let [when, set] = ["a", "b"].map(|key| {
@@ -266,7 +321,7 @@ mod tests {
         });
         for change in [Rebinding::Bind(Binding { when: when.clone(), set }), Rebinding::Unbind(when)] {
             let bytes = encode(&Batch { drafts: Vec::new(), known: 7, change: Some(change.clone()) });
-            let Some(Content::Batch(read)) = decode(&bytes) else { panic!("a batch") };
+            let Some(read) = read_alone(&bytes) else { panic!("a batch") };
             assert_eq!((read.drafts.len(), read.known, read.change), (0, 7, Some(change)));
         }
     }
@@ -275,11 +330,12 @@ mod tests {
     fn word_of_a_session_reads_back() {
         let session = SessionId::mint();
         let bytes = close_session(session, CloseReason::Revoked);
-        let read = decode(&bytes);
+        let read = open(&bytes);
         assert!(
-            matches!(read, Some(Content::CloseSession { session: of, reason: CloseReason::Revoked }) if of == session)
+            matches!(read, Some(Opened::CloseSession { session: of, reason: CloseReason::Revoked }) if of == session)
         );
-        assert!(decode(&bytes[..bytes.len() - 1]).is_none());
+        assert!(open(&bytes.slice(..bytes.len() - 1)).is_none());
+        assert!(open(&[&bytes[..], b"x"].concat().into()).is_none());
     }
 
     #[test]
@@ -299,10 +355,10 @@ mod tests {
     fn what_breaks_a_rule_is_no_batch() {
         let bytes = encode(&Batch::settled(drafts()));
         for cut in 0..bytes.len() {
-            assert!(decode(&bytes[..cut]).is_none(), "cut at {cut}");
+            assert!(read_alone(&bytes[..cut]).is_none(), "cut at {cut}");
         }
-        assert!(decode(&[&bytes[..], b"x"].concat()).is_none());
-        let with = |draft: Draft| decode(&encode(&Batch::settled(vec![draft])));
+        assert!(read_alone(&[&bytes[..], b"x"].concat()).is_none());
+        let with = |draft: Draft| read_alone(&encode(&Batch::settled(vec![draft])));
         let good = drafts().remove(0);
         assert!(with(good.clone()).is_some());
         for name in ["a\nb", "$else", "$session/x", "", "a//b"] {
@@ -316,13 +372,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<usize>(), byte: u8) {
-            let _ = decode(&bytes);
+            let _ = read_alone(&bytes);
             bytes.insert(0, BATCH);
-            let _ = decode(&bytes);
+            let _ = read_alone(&bytes);
             let mut good = encode(&Batch::settled(drafts())).to_vec();
             let at = at % good.len();
             good[at] = byte;
-            let _ = decode(&good);
+            let _ = read_alone(&good);
         }
     }
 }

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::StreamExt;
 
-use super::batch::{self, Content};
+use super::batch;
 use super::failure::Failure;
 use super::link::Link;
 use super::subject;
 use crate::actors::log::Rebinding;
+use crate::actors::log::index::Drafts;
 use crate::event::Attributes;
-use crate::record::Draft;
 
 /// As many changes as are remembered. Who is further behind publishes again.
 const REMEMBERED: usize = 20_000;
@@ -39,13 +39,20 @@ impl Changes {
         }
     }
 
-    /// Whether events that stand in message `sequence` were completed without a change before it that concerns them.
-    pub(super) fn concern(&self, drafts: &[Draft], known: u64, sequence: u64) -> bool {
-        if drafts.is_empty() || known >= sequence {
+    /// Whether events that stand in message `sequence` were completed without a change before it that concerns them. They
+    /// are read only if there is one that could.
+    pub(super) fn concern(&self, drafts: &mut Drafts, known: u64, sequence: u64) -> bool {
+        if drafts.count() == 0 || known >= sequence {
             return false;
         }
-        let mut missed = self.whens.range(known + 1..sequence).map(|(_, when)| when);
-        known < self.forgotten || missed.any(|when| drafts.iter().any(|draft| draft.attributes.contain(when)))
+        let mut missed = self.whens.range(known + 1..sequence).map(|(_, when)| when).peekable();
+        if known >= self.forgotten && missed.peek().is_none() {
+            return false;
+        }
+        let read = drafts.make_read();
+        !read.is_empty()
+            && (known < self.forgotten
+                || missed.any(|when| read.iter().any(|draft| draft.attributes.contain(when))))
     }
 }
 
@@ -74,7 +81,7 @@ pub(super) async fn recall(link: &Link, until: u64) -> Result<Vec<(u64, Rebindin
             if info.stream_sequence > until {
                 break;
             }
-            if let Some(Content::Batch(batch)) = batch::decode(&message.payload)
+            if let Some(batch) = batch::decode(&message.payload)
                 && let Some(change) = batch.change
             {
                 found.push((info.stream_sequence, change));
@@ -93,6 +100,11 @@ mod tests {
     use super::*;
     use crate::event::Event;
     use crate::identity::Publisher;
+    use crate::record::Draft;
+
+    fn concern(changes: &Changes, drafts: &[Draft], known: u64, sequence: u64) -> bool {
+        changes.concern(&mut Drafts::Read(drafts.to_vec()), known, sequence)
+    }
 
     fn attributes(key: &str, value: &str) -> Attributes {
         Event::text("x", "").and_then(|event| event.attribute(key, value)).expect("valid").attributes
@@ -108,12 +120,12 @@ mod tests {
         let mut changes = Changes::default();
         changes.note(5, &Rebinding::Unbind(attributes("alias", "a")));
         let concerned = [draft("alias", "b"), draft("alias", "a")];
-        assert!(changes.concern(&concerned, 4, 6));
-        assert!(!changes.concern(&concerned, 5, 6), "it was known");
-        assert!(!changes.concern(&concerned, 4, 5), "nor does it concern what stands before it");
-        assert!(!changes.concern(&concerned[..1], 0, 9), "another alias");
-        assert!(!changes.concern(&[], 0, 9));
-        assert!(!changes.concern(&concerned, u64::MAX, 9));
+        assert!(concern(&changes, &concerned, 4, 6));
+        assert!(!concern(&changes, &concerned, 5, 6), "it was known");
+        assert!(!concern(&changes, &concerned, 4, 5), "nor does it concern what stands before it");
+        assert!(!concern(&changes, &concerned[..1], 0, 9), "another alias");
+        assert!(!concern(&changes, &[], 0, 9));
+        assert!(!concern(&changes, &concerned, u64::MAX, 9));
     }
 
     #[test]
@@ -124,6 +136,6 @@ mod tests {
         }
         assert_eq!((changes.whens.len(), changes.forgotten), (REMEMBERED, 3));
         let other = [draft("alias", "b")];
-        assert!(changes.concern(&other, 2, u64::MAX) && !changes.concern(&other, 3, u64::MAX));
+        assert!(concern(&changes, &other, 2, u64::MAX) && !concern(&changes, &other, 3, u64::MAX));
     }
 }

@@ -7,17 +7,21 @@
 use std::time::{Duration, Instant};
 
 use actix::WeakAddr;
+use async_nats::HeaderValue;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
+use tokio::task::unconstrained;
 
-use super::batch::{self, Batch, Content};
+use super::batch::{self, Opened};
 use super::bindings;
 use super::extent::Extent;
 use super::failure::Failure;
-use super::front::{AlignTo, Fed, Feeding, Front, KnowsBindings, Message, Recalled};
+use super::front::{AlignTo, Fed, Feeding, Front, KnowsBindings, Message, Recalled, Said};
 use super::link::{Link, pause};
+use crate::actors::log::index::{Drafts, Lately};
 use crate::error::LogError;
 
 /// Messages that are asked for at a time.
@@ -156,7 +160,7 @@ async fn try_feed(
         while let Some(item) = next {
             let item =
                 item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
-            match item.and_then(|message| read(&message, &mut delivery)) {
+            match item.and_then(|message| read(&message, node, &mut delivery)) {
                 Ok((message, Size { bytes: more, pending: left })) => {
                     (bytes, events, pending) = (bytes + more, events + message.events(), left);
                     last = last.max(message.sequence);
@@ -168,7 +172,8 @@ async fn try_feed(
                 }
             }
             let is_full = bytes >= CHUNK_BYTES || events >= CHUNK_EVENTS;
-            next = if is_full { None } else { messages.next().now_or_never() };
+            // How much is taken at once is bounded here.
+            next = if is_full { None } else { unconstrained(messages.next()).now_or_never() };
         }
         if !messages_read.is_empty() {
             handed.settled().await?;
@@ -232,7 +237,7 @@ struct Size {
 }
 
 /// A message, if it is the next delivery.
-fn read(message: &jetstream::Message, delivery: &mut u64) -> Result<(Message, Size), String> {
+fn read(message: &jetstream::Message, node: &str, delivery: &mut u64) -> Result<(Message, Size), String> {
     let info = message.info().map_err(|error| error.to_string())?;
     if info.consumer_sequence != *delivery + 1 {
         return Err(format!("delivery {} came after {delivery}", info.consumer_sequence));
@@ -240,16 +245,32 @@ fn read(message: &jetstream::Message, delivery: &mut u64) -> Result<(Message, Si
     *delivery = info.consumer_sequence;
     let (sequence, size) =
         (info.stream_sequence, Size { bytes: message.payload.len(), pending: info.pending });
-    let content = batch::decode(&message.payload).unwrap_or_else(|| {
+    let said = said(&message.payload).unwrap_or_else(|| {
         tracing::warn!(sequence, subject = %message.subject, "a message of the stream is no batch; passed over");
-        Content::Batch(Batch::settled(Vec::new()))
+        Said::nothing()
     });
     let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+    let own_id = id.map(HeaderValue::as_str).filter(|id| id.starts_with(node));
     let read = Message {
         sequence,
         time: u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
-        id: id.map(|id| id.as_str().to_owned()),
-        content,
+        own_id: own_id.map(ToOwned::to_owned),
+        said,
     };
     Ok((read, size))
+}
+
+/// What a message says. What it changes counts only if its events are events.
+fn said(payload: &Bytes) -> Option<Said> {
+    Some(match batch::open(payload)? {
+        Opened::CloseSession { session, reason } => Said::CloseSession { session, reason },
+        Opened::Batch { known, change: None, count, events } => {
+            let drafts = Drafts::Unread { bytes: events, count, read: batch::read };
+            Said::Batch { drafts, known, change: None }
+        }
+        Opened::Batch { known, change, count, events } => {
+            let drafts = batch::read(&events, count, &mut Lately::default())?;
+            Said::Batch { drafts: Drafts::Read(drafts), known, change }
+        }
+    })
 }

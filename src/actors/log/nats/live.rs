@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::batch::{self, Batch, Content};
+use super::batch::{self, Batch};
 use super::front::{Front, Heard};
 use super::link::Link;
 use super::subject;
@@ -76,7 +76,7 @@ pub(super) async fn hear(mut heard: Subscriber, node: String, front: WeakAddr<Fr
             continue;
         }
         let after = header(&message, AFTER).and_then(|after| after.as_str().parse().ok()).unwrap_or_default();
-        let Some(Content::Batch(Batch { drafts, .. })) = batch::decode(&message.payload) else { continue };
+        let Some(Batch { drafts, .. }) = batch::decode(&message.payload) else { continue };
         let records = drafts.into_iter().map(|draft| Arc::new(Record::ephemeral(draft))).collect();
         let Some(front) = front.upgrade() else { return };
         if front.send(Heard { records, after }).await.is_err() {

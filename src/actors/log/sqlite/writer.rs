@@ -13,7 +13,7 @@ use super::Durability;
 use super::checkpoint::Checkpoints;
 use super::database::{Appended, Batch, Database};
 use super::error::Failure;
-use crate::actors::log::index::{Align, Aligned, Apply, Numbering, Open};
+use crate::actors::log::index::{Align, Aligned, Apply, Lately, Numbering, Open};
 use crate::actors::log::{
     Commit, CommitFailed, Committed, Follower, Forget, LogHealth, Opened, Settlement, Trim, Trimmed,
 };
@@ -176,8 +176,9 @@ impl Writer {
 
     fn apply(&mut self, Apply(stretches): Apply) -> Result<Seq, LogError> {
         let tickets: Vec<_> = stretches.iter().map(|stretch| stretch.ticket).collect();
+        let mut lately = Lately::default();
         let batches = stretches.into_iter().map(|stretch| Batch {
-            drafts: stretch.drafts,
+            drafts: stretch.drafts.read(&mut lately),
             numbering: Numbering::From(stretch.first),
             now: i64::try_from(stretch.time).unwrap_or(i64::MAX),
             through: Some(stretch.through),

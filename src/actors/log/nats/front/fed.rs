@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::{Front, UnderWay, answered};
-use crate::actors::log::index::{Apply, Open, Stretch};
-use crate::actors::log::nats::batch::{Batch, Content};
+use crate::actors::log::index::{Apply, Drafts, Open, Stretch};
 use crate::actors::log::nats::bindings::Changes;
 use crate::actors::log::nats::extent::{Extent, first_of, last_of, sequence_of};
 use crate::actors::log::nats::failure::Failure;
 use crate::actors::log::{Progress, Rebinding, Relayed};
-use crate::error::LogError;
+use crate::error::{CloseReason, LogError};
+use crate::identity::SessionId;
 
 /// How often it is said how far the filling of the index has come.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -32,15 +32,28 @@ pub(super) struct Filling {
 pub(in crate::actors::log::nats) struct Message {
     pub(in crate::actors::log::nats) sequence: u64,
     pub(in crate::actors::log::nats) time: u64,
-    pub(in crate::actors::log::nats) id: Option<String>,
-    pub(in crate::actors::log::nats) content: Content,
+    /// Its id, if this node has written it.
+    pub(in crate::actors::log::nats) own_id: Option<String>,
+    pub(in crate::actors::log::nats) said: Said,
+}
+
+/// What a message says: events, what they were completed by and what they change of it, or that a session was closed.
+pub(in crate::actors::log::nats) enum Said {
+    Batch { drafts: Drafts, known: u64, change: Option<Rebinding> },
+    CloseSession { session: SessionId, reason: CloseReason },
+}
+
+impl Said {
+    pub(in crate::actors::log::nats) fn nothing() -> Self {
+        Self::Batch { drafts: Drafts::Read(Vec::new()), known: u64::MAX, change: None }
+    }
 }
 
 impl Message {
     pub(in crate::actors::log::nats) fn events(&self) -> usize {
-        match &self.content {
-            Content::Batch(batch) => batch.drafts.len(),
-            Content::CloseSession { .. } => 0,
+        match &self.said {
+            Said::Batch { drafts, .. } => drafts.count(),
+            Said::CloseSession { .. } => 0,
         }
     }
 }
@@ -188,7 +201,7 @@ impl Handler<Fed> for Front {
     fn handle(&mut self, Fed { messages, pending }: Fed, _: &mut Self::Context) -> Self::Result {
         let (mut stretches, mut newest, mut claimed) = (Vec::with_capacity(messages.len()), self.last, None);
         let (mut closed, mut rebound, mut stale) = (Vec::new(), Vec::new(), None);
-        for Message { sequence, time, id, content } in messages {
+        for Message { sequence, time, own_id, said } in messages {
             // A server may begin before where it was told to.
             if sequence <= newest {
                 continue;
@@ -199,28 +212,27 @@ impl Handler<Fed> for Front {
             };
             newest = sequence;
             // From here on nobody else settles it.
-            let own = self.under_way.take_if(|under_way| Some(&under_way.id) == id.as_ref());
+            let own = self.under_way.take_if(|under_way| Some(&under_way.id) == own_id.as_ref());
             let mut ticket = own.map(|own| own.ticket);
             claimed = claimed.or(ticket);
             let changes = self.changes.get_or_insert_default();
-            let drafts = match content {
-                Content::Batch(Batch { drafts, known, .. }) if changes.concern(&drafts, known, sequence) => {
-                    stale = stale.or(ticket.take());
-                    Vec::new()
-                }
-                Content::Batch(Batch { drafts, change, .. }) => {
-                    if let Some(change) = change {
+            let drafts = match said {
+                Said::Batch { mut drafts, known, change } => {
+                    if changes.concern(&mut drafts, known, sequence) {
+                        stale = stale.or(ticket.take());
+                        drafts = Drafts::Read(Vec::new());
+                    } else if let Some(change) = change {
                         changes.note(sequence, &change);
                         rebound.push((sequence, change));
                     }
                     drafts
                 }
-                Content::CloseSession { session, reason } => {
+                Said::CloseSession { session, reason } => {
                     // Here it is done; and nobody has a stream before the log is open.
-                    if self.is_open() && !id.is_some_and(|id| id.starts_with(&self.node)) {
+                    if self.is_open() && own_id.is_none() {
                         closed.push(Relayed::CloseSession { session, reason });
                     }
-                    Vec::new()
+                    Drafts::Read(Vec::new())
                 }
             };
             stretches.push(Stretch { first, through: last_of(sequence), time, ticket, drafts });

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 pub(super) use self::beside::{Heard, HereIs};
 use self::fed::Filling;
-pub(super) use self::fed::{AlignTo, Fed, Feeding, KnowsBindings, Message, Recalled};
+pub(super) use self::fed::{AlignTo, Fed, Feeding, KnowsBindings, Message, Recalled, Said};
 use super::batch::Batch;
 use super::bindings::Changes;
 use super::extent::Extent;
