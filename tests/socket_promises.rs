@@ -16,7 +16,8 @@ fn event(data: impl Into<String>) -> Event {
 }
 
 async fn publish_many(server: &TestServer, events: Vec<Broadcast>) {
-    for batch in events.chunks(1000) {
+    // As much as one message of an order takes.
+    for batch in events.chunks(250) {
         let batch = Batch::new(batch.to_vec()).expect("valid");
         server.broker.send(batch).await.expect("answered").expect("committed");
     }
