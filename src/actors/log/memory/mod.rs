@@ -223,7 +223,8 @@ impl Handler<Apply> for Keeper {
             }
             let Some(follower) = &follower else {
                 // Of what an index is filled with nobody is told.
-                (records.clear(), outcomes.clear());
+                records.clear();
+                outcomes.clear();
                 continue;
             };
             let settles = ticket.map(|ticket| Settlement { ticket, outcomes: std::mem::take(&mut outcomes) });
