@@ -97,6 +97,10 @@ impl Handed {
         Ok(())
     }
 
+    fn is_done(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Waits until there is nothing.
     async fn settled(&mut self) -> Result<(), End> {
         if self.0.is_some() { self.done().await } else { Ok(()) }
@@ -133,16 +137,15 @@ async fn try_feed(
     ask(front, Feeding::Begun { pending: consumer.cached_info().num_pending }).await?;
     let mut delivery = 0;
     let mut look = actix::clock::interval_at(actix::clock::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    let mut ahead = Ahead::default();
     loop {
-        let next = tokio::select! {
-            next = messages.next() => next,
-            done = handed.done() => {
-                done?;
-                continue;
-            }
+        tokio::select! {
+            biased;
+            done = handed.done() => done?,
             // What the old connection still owed may never come, and be missed only when a heartbeat is.
             _ = connections.changed() => return Err(Failure::broken("there is a new connection").into()),
             _ = look.tick() => {
+                ahead.hand(handed, front).await?;
                 handed.settled().await?;
                 // As soon as by the heartbeat it is known here that nothing comes.
                 let looking = tokio::time::timeout(LOOK_EVERY, link.stream()).await;
@@ -151,37 +154,62 @@ async fn try_feed(
                     return Err(Failure::broken("the stream is another, or has lost its end").into());
                 }
                 last = last.max(align(link, front, now).await?);
-                continue;
             }
-        };
-        let (mut messages_read, mut bytes, mut events, mut trouble) = (Vec::new(), 0, 0, None);
-        let mut pending = 0;
-        let mut next = Some(next);
-        while let Some(item) = next {
-            let item =
-                item.ok_or("it ended".to_owned()).and_then(|item| item.map_err(|error| error.to_string()));
-            match item.and_then(|message| read(&message, node, &mut delivery)) {
-                Ok((message, Size { bytes: more, pending: left })) => {
-                    (bytes, events, pending) = (bytes + more, events + message.events(), left);
-                    last = last.max(message.sequence);
-                    messages_read.push(message);
-                }
-                Err(why) => {
-                    trouble = Some(why);
-                    break;
+            next = messages.next(), if !ahead.is_full() => {
+                let mut next = Some(next);
+                while let Some(item) = next {
+                    let item = item.ok_or("it ended".to_owned());
+                    let item = item.and_then(|item| item.map_err(|error| error.to_string()));
+                    match item.and_then(|message| read(&message, node, &mut delivery)) {
+                        Ok((message, size)) => {
+                            last = last.max(message.sequence);
+                            ahead.push(message, &size);
+                        }
+                        Err(why) => {
+                            ahead.hand(handed, front).await?;
+                            return Err(Failure::broken(why).into());
+                        }
+                    }
+                    // How much is taken at once is bounded here.
+                    next = if ahead.is_full() { None } else { unconstrained(messages.next()).now_or_never() };
                 }
             }
-            let is_full = bytes >= CHUNK_BYTES || events >= CHUNK_EVENTS;
-            // How much is taken at once is bounded here.
-            next = if is_full { None } else { unconstrained(messages.next()).now_or_never() };
         }
-        if !messages_read.is_empty() {
-            handed.settled().await?;
-            handed.hand(front, Fed { messages: messages_read, pending })?;
+        if handed.is_done() {
+            ahead.hand(handed, front).await?;
         }
-        if let Some(why) = trouble {
-            return Err(Failure::broken(why).into());
+    }
+}
+
+/// What was read and not handed on yet: reading goes on while the front is busy, so that neither waits for the other.
+#[derive(Default)]
+struct Ahead {
+    messages: Vec<Message>,
+    bytes: usize,
+    events: usize,
+    pending: u64,
+}
+
+impl Ahead {
+    fn push(&mut self, message: Message, size: &Size) {
+        self.bytes += size.bytes;
+        self.events += message.events();
+        self.pending = size.pending;
+        self.messages.push(message);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= CHUNK_BYTES || self.events >= CHUNK_EVENTS || self.messages.len() >= CHUNK_EVENTS
+    }
+
+    /// Hands it on, behind what was handed on before.
+    async fn hand(&mut self, handed: &mut Handed, front: &WeakAddr<Front>) -> Result<(), End> {
+        if self.messages.is_empty() {
+            return Ok(());
         }
+        handed.settled().await?;
+        let Self { messages, pending, .. } = std::mem::take(self);
+        handed.hand(front, Fed { messages, pending })
     }
 }
 
