@@ -149,6 +149,11 @@ impl Feed {
         self.users == 0
     }
 
+    /// How many read it.
+    pub(crate) fn readers(&self) -> usize {
+        self.members.len()
+    }
+
     /// Whether its members are to be woken and nobody has taken that on yet. Who does calls [`Feed::wake`].
     pub(crate) fn wants_waking(&mut self) -> bool {
         let before = self.waking;

@@ -38,6 +38,13 @@ use crate::wire::{Encoding, Frames, Framing};
 /// Clients that are woken before the other tasks of the thread get their turn.
 const WAKE_AT_ONCE: usize = 32;
 
+/// As many readers of one feed are a crowd.
+const CROWD: usize = 128;
+
+/// Whoever has written to a crowd lets half as much time go by as that took before it begins anew, up to this: what is
+/// published meanwhile leaves in one write for each client and not in several.
+const REST: Duration = Duration::from_millis(5);
+
 /// In a crowd of replays the next gets its turn only so often, which leaves the processor to those who publish for most
 /// of the time.
 const TURN: Duration = Duration::from_millis(3);
@@ -161,7 +168,7 @@ impl Worker {
 
     /// Wakes whom it must, at once if they are few; else a part of them each time that it is the worker's turn.
     fn wake(&mut self, ctx: &mut Context<Self>) {
-        if self.is_waking || !self.floor.borrow_mut().wake_some() {
+        if self.is_waking || self.floor.borrow_mut().wake_some() == Left::Nothing {
             return;
         }
         self.is_waking = true;
@@ -170,8 +177,13 @@ impl Worker {
             // Behind what came from other threads and from the network meanwhile: what is published now leaves with
             // what is still to be written.
             tokio::task::yield_now().await;
-            while floor.borrow_mut().wake_some() {
-                tokio::task::yield_now().await;
+            loop {
+                let left = floor.borrow_mut().wake_some();
+                match left {
+                    Left::Nothing => return,
+                    Left::More => tokio::task::yield_now().await,
+                    Left::AfterRest(rest) => tokio::time::sleep(rest).await,
+                }
             }
         };
         ctx.spawn(rest.into_actor(self).map(|(), worker, _| worker.is_waking = false));
@@ -397,6 +409,10 @@ pub(crate) struct Floor {
     /// Feeds whose readers are to be woken, and how far that has come in the first.
     to_wake: VecDeque<Rc<RefCell<Feed>>>,
     woken: usize,
+    /// When the first of them was begun, if a crowd reads it.
+    began: Option<Instant>,
+    /// No crowd is written to before.
+    rests_until: Instant,
     to_look: Vec<Rc<Sink>>,
     /// Who of the replays reads.
     turns: Turns,
@@ -419,6 +435,8 @@ impl Floor {
             index: SelectorIndex::default(),
             to_wake: VecDeque::new(),
             woken: 0,
+            began: None,
+            rests_until: Instant::now(),
             to_look: Vec::with_capacity(WAKE_AT_ONCE),
             turns: Turns::default(),
             lingering: Lingering::default(),
@@ -630,14 +648,22 @@ impl Floor {
         }
     }
 
-    /// Wakes some of those that have something to read. True if there are more.
-    fn wake_some(&mut self) -> bool {
+    /// Wakes some of those that have something to read.
+    fn wake_some(&mut self) -> Left {
         let mut left = WAKE_AT_ONCE;
         while let Some(feed) = self.to_wake.front() {
             if left == 0 {
-                return true;
+                return Left::More;
             }
             let feed = feed.clone();
+            if self.woken == 0 && feed.borrow().readers() >= CROWD {
+                let now = Instant::now();
+                let rest = self.rests_until.saturating_duration_since(now);
+                if !rest.is_zero() {
+                    return Left::AfterRest(rest);
+                }
+                self.began = Some(now);
+            }
             let mut to_look = std::mem::take(&mut self.to_look);
             let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, left, &mut to_look);
             // They read the feed, so it is not held meanwhile.
@@ -653,10 +679,21 @@ impl Floor {
                 if feed.borrow_mut().woken() {
                     self.to_wake.push_back(feed);
                 }
+                if let Some(began) = self.began.take() {
+                    self.rests_until = Instant::now() + (began.elapsed() / 2).min(REST);
+                }
             }
         }
-        false
+        Left::Nothing
     }
+}
+
+/// What there is still to be done for those that have something to read.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    More,
+    AfterRest(Duration),
 }
 
 #[cfg(test)]
