@@ -1,6 +1,6 @@
 //! A node that joins with an empty index while the stream has much: what its clients get, and how fast it is filled.
 //!
-//! The normal form is small; `FANFARE_JOIN=full cargo test --release --test cluster_join -- --nocapture` is the full one:
+//! The normal form is small; `FANFARE_JOIN=full cargo test --release --test cluster_join -- --nocapture --test-threads=1` is the full one:
 //! 1,000,000 messages of one event each.
 
 mod support;

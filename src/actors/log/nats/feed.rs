@@ -24,8 +24,10 @@ use super::link::{Link, pause};
 use crate::actors::log::index::{Drafts, Lately};
 use crate::error::LogError;
 
-/// Messages that are asked for at a time.
-const BATCH: usize = 512;
+/// Messages that are asked for at a time, at most, and how many bytes they may be if they are as large as those in the
+/// stream are on average: so much is read ahead.
+const BATCH: u64 = 2048;
+const BATCH_BYTES: u64 = 64 << 20;
 /// The server says as often that it is still there; twice nothing is trouble. Soon enough that a node knows that it may be
 /// behind before a client with a cursor of another node has waited for it in vain.
 const HEARTBEAT: Duration = Duration::from_millis(750);
@@ -123,12 +125,14 @@ async fn try_feed(
 ) -> Result<std::convert::Infallible, End> {
     let mut connections = link.connections.clone();
     connections.mark_unchanged();
-    let extent = Extent::of(&link.stream().await?);
+    let stream = link.stream().await?;
+    let extent = Extent::of(&stream);
+    let batch = batch_of(stream.state.messages, stream.state.bytes);
     let mut last = align(link, front, extent.clone()).await?;
     let consumer = consumer(link, node, last).await?;
     let messages = consumer
         .stream()
-        .max_messages_per_batch(BATCH)
+        .max_messages_per_batch(batch)
         .expires(EXPIRES)
         .heartbeat(HEARTBEAT)
         .messages()
@@ -258,6 +262,12 @@ async fn consumer(link: &Link, node: &str, last: u64) -> Result<Consumer<pull::C
     Ok(made)
 }
 
+/// How many messages to ask for at a time of a stream that has so many of so many bytes.
+fn batch_of(messages: u64, bytes: u64) -> usize {
+    let mean = bytes.checked_div(messages).unwrap_or(0).max(1);
+    usize::try_from((BATCH_BYTES / mean).clamp(16, BATCH)).unwrap_or(16)
+}
+
 /// How much a message is, and how many are to come after it.
 struct Size {
     bytes: usize,
@@ -301,4 +311,15 @@ fn said(payload: &Bytes) -> Option<Said> {
             Said::Batch { drafts: Drafts::Read(drafts), known, change }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_large_messages_fewer_are_read_ahead() {
+        assert_eq!([batch_of(0, 0), batch_of(10, 5_000), batch_of(1000, 1 << 30)], [2048, 2048, 62]);
+        assert_eq!(batch_of(1, u64::MAX), 16);
+    }
 }
