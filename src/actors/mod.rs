@@ -22,6 +22,7 @@ mod bucket;
 mod busiest;
 pub(crate) mod farewell;
 mod feed;
+mod floor;
 mod heartbeat;
 mod index;
 mod intake;
