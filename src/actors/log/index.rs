@@ -124,6 +124,7 @@ pub(super) enum Drafts {
 }
 
 /// What was read last: who reads one message after another finds much of it again, and keeps that once.
+#[cfg_attr(not(feature = "nats"), allow(dead_code))]
 #[derive(Debug, Default)]
 pub(super) struct Lately {
     pub(super) channels: Arc<[Channel]>,
