@@ -2,9 +2,8 @@
 //! thread does, and what its sessions and bodies share. Nothing of it ever leaves the thread.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::WeakAddr;
 use actix::prelude::*;
@@ -15,6 +14,7 @@ use super::index::SelectorIndex;
 use super::keys::Keys;
 use super::lingering::Lingering;
 use super::roster::{Key, Roster};
+use super::rounds::{Left, Rounds};
 use super::session::{Close, MayRead, Session};
 use super::sink::Sink;
 use super::tally::{SharedTally, Tally};
@@ -29,13 +29,6 @@ use crate::wire::{Encoding, Frames, Framing};
 
 /// Clients that are woken before the other tasks of the thread get their turn.
 const WAKE_AT_ONCE: usize = 32;
-
-/// As many readers of one feed are a crowd.
-const CROWD: usize = 128;
-
-/// Whoever has written to a crowd lets half as much time go by as that took before it begins anew, up to this: what is
-/// published meanwhile leaves in one write for each client and not in several.
-const REST: Duration = Duration::from_millis(5);
 
 /// A client as its thread knows it.
 pub(super) struct Member {
@@ -83,14 +76,7 @@ pub(crate) struct Floor {
     sessions: Roster<SessionId, Keys>,
     feeds: Roster<FeedKey, Rc<RefCell<Feed>>>,
     index: SelectorIndex<Keys>,
-    /// Feeds whose readers are to be woken, and how far that has come in the first.
-    to_wake: VecDeque<Rc<RefCell<Feed>>>,
-    woken: usize,
-    /// When the first of them was begun, if a crowd reads it.
-    began: Option<Instant>,
-    /// No crowd is written to before.
-    rests_until: Instant,
-    to_look: Vec<Rc<Sink>>,
+    rounds: Rounds,
     /// Who of the replays reads.
     turns: Turns,
     /// Who is to take the end of its stream.
@@ -110,11 +96,7 @@ impl Floor {
             sessions: Roster::default(),
             feeds: Roster::default(),
             index: SelectorIndex::default(),
-            to_wake: VecDeque::new(),
-            woken: 0,
-            began: None,
-            rests_until: Instant::now(),
-            to_look: Vec::with_capacity(WAKE_AT_ONCE),
+            rounds: Rounds::new(),
             turns: Turns::default(),
             lingering: Lingering::default(),
             found: Vec::new(),
@@ -314,7 +296,7 @@ impl Floor {
             reading.append(bytes, parcel.record.seq(), parcel.committed);
             feeds += 1;
             if reading.wants_waking() {
-                self.to_wake.push_back(feed.clone());
+                self.rounds.push(feed.clone());
             }
         }
         self.found = found;
@@ -332,50 +314,8 @@ impl Floor {
 
     /// Wakes some of those that have something to read.
     pub(super) fn wake_some(&mut self) -> Left {
-        let mut left = WAKE_AT_ONCE;
-        while let Some(feed) = self.to_wake.front() {
-            if left == 0 {
-                return Left::More;
-            }
-            let feed = feed.clone();
-            if self.woken == 0 && feed.borrow().readers() >= CROWD {
-                let now = Instant::now();
-                let rest = self.rests_until.saturating_duration_since(now);
-                if !rest.is_zero() {
-                    return Left::AfterRest(rest);
-                }
-                self.began = Some(now);
-            }
-            let mut to_look = std::mem::take(&mut self.to_look);
-            let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, left, &mut to_look);
-            // They read the feed, so it is not held meanwhile.
-            for sink in to_look.drain(..) {
-                sink.let_out();
-            }
-            self.to_look = to_look;
-            left = left.saturating_sub(looked_at.max(1));
-            self.woken += looked_at;
-            if is_done {
-                self.woken = 0;
-                self.to_wake.pop_front();
-                if feed.borrow_mut().woken() {
-                    self.to_wake.push_back(feed);
-                }
-                if let Some(began) = self.began.take() {
-                    self.rests_until = Instant::now() + (began.elapsed() / 2).min(REST);
-                }
-            }
-        }
-        Left::Nothing
+        self.rounds.wake(WAKE_AT_ONCE)
     }
-}
-
-/// What there is still to be done for those that have something to read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    Nothing,
-    More,
-    AfterRest(Duration),
 }
 
 #[cfg(test)]

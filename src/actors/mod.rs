@@ -39,6 +39,7 @@ mod replay;
 pub(crate) mod revoked;
 mod ring;
 mod roster;
+mod rounds;
 pub(crate) mod session;
 pub(crate) mod sink;
 mod spare;

@@ -27,6 +27,7 @@ use super::feed::{Feed, FeedBounds};
 use super::log::{Numbering, Page, PageLimit, Sought, Store, Trim};
 use super::registry::{Registry, Route};
 use super::ring::{Ring, Slice};
+use super::rounds::Rounds;
 use super::session::Origin;
 use super::sink::{Outlet, Pull, Sink};
 use super::tally::SharedTally;
@@ -223,8 +224,7 @@ struct World<'a> {
     // The worker and its thread.
     tasks: VecDeque<Task>,
     feeds: Vec<(Subscription, Rc<RefCell<Feed>>)>,
-    to_wake: VecDeque<Rc<RefCell<Feed>>>,
-    woken: usize,
+    rounds: Rounds,
     clients: Vec<Client>,
 }
 
@@ -317,8 +317,7 @@ impl<'a> World<'a> {
             delivered: 0,
             tasks: VecDeque::new(),
             feeds: Vec::new(),
-            to_wake: VecDeque::new(),
-            woken: 0,
+            rounds: Rounds::new(),
             clients: Vec::new(),
             random,
         };
@@ -373,7 +372,7 @@ impl<'a> World<'a> {
             && self.committed.is_empty()
             && self.asks.is_empty()
             && self.tasks.is_empty()
-            && self.to_wake.is_empty()
+            && self.rounds.is_done()
             && self.clients.iter().all(is_idle)
     }
 
@@ -649,7 +648,7 @@ impl<'a> World<'a> {
                 if (reach == Reach::Everyone || is_followed()) && feed.borrow_mut().takes(event) {
                     feed.borrow_mut().append(bytes.clone(), record.seq(), Instant::now());
                     if feed.borrow_mut().wants_waking() {
-                        self.to_wake.push_back(feed.clone());
+                        self.rounds.push(feed.clone());
                     }
                 }
             }
@@ -658,18 +657,7 @@ impl<'a> World<'a> {
 
     /// A turn of waking, of few clients at a time.
     fn wake(&mut self) {
-        let Some(feed) = self.to_wake.front().cloned() else { return };
-        let mut to_look = Vec::new();
-        let (looked_at, is_done) = feed.borrow_mut().wake(self.woken, self.random.within(1, 3), &mut to_look);
-        to_look.iter().for_each(|sink| sink.let_out());
-        self.woken += looked_at;
-        if is_done {
-            self.woken = 0;
-            self.to_wake.pop_front();
-            if feed.borrow_mut().woken() {
-                self.to_wake.push_back(feed);
-            }
-        }
+        self.rounds.wake(self.random.within(1, 3));
     }
 
     // The log's readers.
