@@ -395,6 +395,26 @@ mod tests {
         }
     }
 
+    /// The session comes to its word to close only later.
+    #[actix_web::test]
+    async fn what_comes_behind_the_word_to_close_is_not_delivered() {
+        let nobody = Context::<Session>::new();
+        let (mut floor, client) = (Floor::new(), ClientId::mint());
+        let (sink, own) = (Sink::new(Framing::Bare), Subscription::to("a").expect("valid"));
+        let session = nobody.address().downgrade();
+        floor.enter(client, SessionId::mint(), own, Encoding::SseRaw, sink.clone(), session);
+        floor.seat(client, 0);
+        sink.go_live();
+        let a = || Channel::new("a").expect("valid");
+        floor.deliver(&parcel(1, a()));
+        floor.members.get(&client).expect("there").close(crate::CloseReason::Revoked.into());
+        floor.deliver(&parcel(2, a()));
+        floor.wake_some();
+        let pull = || sink.pull(std::task::Waker::noop());
+        assert!(matches!(pull(), crate::actors::sink::Pull::Bytes(bytes) if &bytes[..] == b"data: here\n\n"));
+        assert_eq!(pull(), crate::actors::sink::Pull::Pending);
+    }
+
     fn parcel(number: u64, channel: Channel) -> Parcel {
         let event = Event::text("x", "here").expect("valid");
         let record = Record::committed(Draft::new(event, [channel].into(), Publisher::HUB, 0), number, 0);

@@ -92,3 +92,43 @@ impl Rounds {
         looked_at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::Transport;
+    use crate::wire::Framing;
+
+    fn feed(readers: usize) -> Rc<RefCell<Feed>> {
+        let bounds = crate::config::Settings::default().worker.feed;
+        let feed = Rc::new(RefCell::new(Feed::new(bounds, Transport::Sse, Rc::default())));
+        for _ in 0..readers {
+            let sink = Sink::new(Framing::Bare);
+            sink.seat(&feed, 0);
+            sink.go_live();
+        }
+        feed
+    }
+
+    fn publish(rounds: &mut Rounds, feed: &Rc<RefCell<Feed>>) {
+        feed.borrow_mut().append(bytes::Bytes::from_static(b"x"), None, Instant::now());
+        if feed.borrow_mut().wants_waking() {
+            rounds.push(feed.clone());
+        }
+    }
+
+    #[test]
+    fn between_two_rounds_of_a_crowd_is_a_rest_and_others_do_not_wait_for_it() {
+        let (mut rounds, crowd, few) = (Rounds::new(), feed(CROWD), feed(CROWD - 1));
+        publish(&mut rounds, &crowd);
+        assert_eq!(rounds.wake(CROWD / 2), Left::More);
+        assert_eq!(rounds.wake(CROWD), Left::Nothing);
+        rounds.rests_until = Instant::now() + REST;
+        publish(&mut rounds, &few);
+        assert_eq!(rounds.wake(CROWD), Left::Nothing);
+        publish(&mut rounds, &crowd);
+        assert!(matches!(rounds.wake(CROWD), Left::AfterRest(rest) if rest <= REST));
+        rounds.rests_until = Instant::now();
+        assert_eq!(rounds.wake(CROWD + 1), Left::Nothing);
+    }
+}
