@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::recent::Recent;
 use crate::actors::log::index::{Align, Aligned};
 use crate::actors::log::{Numbering, Outcome, Trim, WINDOW};
 use crate::actors::spare::Spare;
@@ -34,6 +35,7 @@ pub(super) struct Database {
     channels: HashMap<Channel, Row>,
     /// How many channels have no event.
     empty: u64,
+    recent: Recent,
     /// What is older goes, whatever its channel.
     floor: Seq,
     /// Of an index: the newest moment of its order, which ids are remembered by.
@@ -74,9 +76,11 @@ impl Database {
         let bytes = meta(&connection, "bytes")?;
         let empty =
             connection.query_row("SELECT count(*) FROM channels WHERE events = 0", [], |row| row.get(0))?;
+        let recent = Recent::find(&connection)?;
         let channels = HashMap::new();
         let mut database =
-            Self { connection, retention, head, bytes, channels, empty, floor: 0, order_clock: None };
+            Self { connection, retention, head, bytes, channels, empty, recent, floor: 0, order_clock: None };
+        database.settle()?;
         database.adopt_retention()?;
         Ok(database)
     }
@@ -142,7 +146,7 @@ impl Database {
         let start = align.start();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(
-            "DELETE FROM placements; DELETE FROM events; DELETE FROM channels; DELETE FROM ids;",
+            "DELETE FROM recent; DELETE FROM placements; DELETE FROM events; DELETE FROM channels; DELETE FROM ids;",
         )?;
         {
             let mut set = transaction.prepare("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)")?;
@@ -155,7 +159,7 @@ impl Database {
         transaction.commit()?;
         self.channels.clear();
         (self.head, self.bytes, self.empty) = (start, 0, 0);
-        (self.floor, self.order_clock) = (start, Some(0));
+        (self.recent, self.floor, self.order_clock) = (Recent::default(), start, Some(0));
         Ok(())
     }
 
@@ -164,6 +168,13 @@ impl Database {
         let mut statement = self.connection.prepare("SELECT name FROM channels WHERE events > 0")?;
         let names = statement.query_map([], |row| Ok(Channel::restore(&row.get::<_, String>(0)?)))?;
         names.filter(|name| name.as_ref().map_or(true, &is_wanted)).collect()
+    }
+
+    /// Moves what waits to its channels.
+    pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
+        let mut pass = Pass::begin(self)?;
+        pass.settle()?;
+        pass.commit().map(drop)
     }
 
     /// When the rules are others than they were, every channel has another time at which its oldest event is due.
@@ -217,6 +228,9 @@ impl Database {
             count += records.len() as u64;
             appended.push(Appended { records, outcomes, trims: Vec::new() });
         }
+        if pass.recent.is_full() {
+            pass.settle()?;
+        }
         pass.trim_touched(2 * count + STEP)?;
         if let Some(through) = through {
             let mut set = pass
@@ -251,7 +265,9 @@ impl Database {
         )?;
         let oldest: Option<Seq> =
             self.connection.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
-        let is_large = self.bytes > self.retention.log_bytes() || oldest.is_some_and(|seq| seq < self.floor);
+        let is_large = self.bytes > self.retention.log_bytes()
+            || oldest.is_some_and(|seq| seq < self.floor)
+            || self.recent.reaches_below(Some(self.floor));
         if due.is_empty() && stale == 0 && !is_large {
             return Ok(None);
         }
@@ -271,6 +287,11 @@ impl Database {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
     }
 
     /// When the next event is due to go by its age.
@@ -328,9 +349,11 @@ pub(super) struct Pass<'a> {
     pub(super) database_head: &'a mut Seq,
     pub(super) database_bytes: &'a mut u64,
     pub(super) database_empty: &'a mut u64,
+    pub(super) database_recent: &'a mut Recent,
     pub(super) head: Seq,
     pub(super) bytes: u64,
     pub(super) empty: u64,
+    pub(super) recent: Recent,
     pub(super) floor: Seq,
 }
 
@@ -346,6 +369,8 @@ impl<'a> Pass<'a> {
             database_head: &mut database.head,
             database_bytes: &mut database.bytes,
             database_empty: &mut database.empty,
+            recent: database.recent,
+            database_recent: &mut database.recent,
             head,
             bytes,
             empty,
@@ -359,8 +384,24 @@ impl<'a> Pass<'a> {
             let mut update = self.transaction.prepare_cached(
                 "UPDATE channels SET last = ?, trimmed = ?, events = ?, bytes = ?, due = ? WHERE key = ?",
             )?;
-            for row in self.touched.values() {
-                update.execute(params![row.last, row.trimmed, row.events, row.bytes, row.due, row.key])?;
+            // An index is written anew whenever its column is named, even if the value is the same.
+            let mut advance = self
+                .transaction
+                .prepare_cached("UPDATE channels SET last = ?, events = ?, bytes = ? WHERE key = ?")?;
+            for (channel, row) in &self.touched {
+                let known = self.cache.get(channel);
+                if known.is_some_and(|known| (known.trimmed, known.due) == (row.trimmed, row.due)) {
+                    advance.execute(params![row.last, row.events, row.bytes, row.key])?;
+                } else {
+                    update.execute(params![
+                        row.last,
+                        row.trimmed,
+                        row.events,
+                        row.bytes,
+                        row.due,
+                        row.key
+                    ])?;
+                }
             }
             let mut set = self.transaction.prepare_cached("UPDATE meta SET value = ? WHERE key = ?")?;
             set.execute(params![self.head, "head"])?;
@@ -382,6 +423,7 @@ impl<'a> Pass<'a> {
         *self.database_head = self.head;
         *self.database_bytes = self.bytes;
         *self.database_empty = self.empty;
+        *self.database_recent = self.recent;
         Ok(self.trims.into_iter().map(|(channel, through)| Trim { channel, through }).collect())
     }
 
@@ -434,26 +476,22 @@ impl<'a> Pass<'a> {
         };
         let (id, name) = (draft.id.as_str(), draft.name.explicit());
         let (is_json, payload) = (draft.payload.is_json(), draft.payload.as_str());
-        for key in keys {
-            if home.is_some() {
-                let mut place = self
-                    .transaction
-                    .prepare_cached("INSERT INTO placements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-                place.execute(params![key, seq, prev, draft.time, id, name, attributes, is_json, payload])?;
-            } else {
+        let names: Vec<&str> = draft.channels.iter().map(Channel::as_str).collect();
+        let (channels, left) = (names.join("\n"), names.len());
+        if let Some(home) = home {
+            let mut wait = self
+                .transaction
+                .prepare_cached("INSERT INTO recent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+            wait.execute(params![
+                seq, home, prev, channels, weight, draft.time, id, name, attributes, is_json, payload
+            ])?;
+            self.recent.count(seq);
+        } else {
+            for key in keys {
                 let mut place =
                     self.transaction.prepare_cached("INSERT INTO placements (channel, seq) VALUES (?, ?)")?;
                 place.execute(params![key, seq])?;
             }
-        }
-        let names: Vec<&str> = draft.channels.iter().map(Channel::as_str).collect();
-        let (channels, left) = (names.join("\n"), names.len());
-        if home.is_some() {
-            let mut insert = self.transaction.prepare_cached(
-                "INSERT INTO events (seq, prev, channels, left, weight, time, home) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            )?;
-            insert.execute(params![seq, prev, channels, left, weight, draft.time, home])?;
-        } else {
             let mut insert = self.transaction.prepare_cached(
                 "INSERT INTO events (seq, prev, channels, left, weight, time, id, name, attributes, is_json, payload)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

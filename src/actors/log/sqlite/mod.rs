@@ -6,6 +6,7 @@ mod checkpoint;
 mod database;
 mod error;
 mod reader;
+mod recent;
 mod schema;
 mod trim;
 mod writer;

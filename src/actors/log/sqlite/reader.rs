@@ -3,7 +3,7 @@
 //! A page of a few channels costs what is in it: the positions of each are found by the index and merged. Only a reader
 //! of many active channels goes through the log itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -103,7 +103,9 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
     let mut fetch = Fetch::new(&view)?;
     match channels(&view, *after, interest)? {
         Channels::Few(keys) => {
-            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events.max(MERGED_EVENTS))?;
+            let recent = Recent::read(&view, *after, *until)?;
+            let limit = limit.events.max(MERGED_EVENTS);
+            let (places, horizon) = merge(&view, &keys, *after, *until, limit, &recent)?;
             for (seq, channel) in places {
                 page.through = seq;
                 if let Some(record) = fetch.event(seq, Some(&channel), interest)?
@@ -116,7 +118,8 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
         }
         Channels::Many => {
             let mut scan = view.prepare_cached(
-                "SELECT seq, channels FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+                "SELECT seq, channels FROM events WHERE seq > ?1 AND seq <= ?2
+                 UNION ALL SELECT seq, channels FROM recent WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
             )?;
             let mut rows = scan.query(params![after, until, SCANNED])?;
             let mut scanned = 0;
@@ -153,10 +156,12 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<So
     let mut fetch = Fetch::new(&view)?;
     let (mut left, below) = (*last, until.saturating_add(1));
     let (seqs, horizon) = match &is_few {
-        Some(keys) => merge_down(&view, keys, below)?,
+        Some(keys) => merge_down(&view, keys, below, &Recent::read(&view, 0, *until)?)?,
         None => {
-            let mut scan =
-                view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
+            let mut scan = view.prepare_cached(
+                "SELECT seq FROM events WHERE seq < ?1
+                 UNION ALL SELECT seq FROM recent WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+            )?;
             let seqs = scan.query_map(params![below, SCANNED], |row| row.get(0))?;
             let seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
             let horizon = if seqs.len() < SCANNED { None } else { seqs.last().copied() };
@@ -184,10 +189,30 @@ struct Followed {
     name: Channel,
 }
 
+/// The positions that have not come to their channels yet, by channel.
+struct Recent(HashMap<i64, Vec<Seq>>);
+
+impl Recent {
+    fn read(view: &Connection, after: Seq, until: Seq) -> rusqlite::Result<Self> {
+        let mut all = view.prepare_cached("SELECT home, seq FROM recent WHERE seq > ? AND seq <= ?")?;
+        let mut rows = all.query(params![after, until])?;
+        let mut recent = HashMap::<_, Vec<Seq>>::new();
+        while let Some(row) = rows.next()? {
+            recent.entry(row.get(0)?).or_default().push(row.get(1)?);
+        }
+        Ok(Self(recent))
+    }
+
+    fn of(&self, channel: &Followed) -> impl Iterator<Item = Seq> {
+        self.0.get(&channel.key).into_iter().flatten().copied()
+    }
+}
+
 /// Fetches whole events, by statements that are made ready once for a page.
 struct Fetch<'view> {
     at_home: CachedStatement<'view>,
     in_order: CachedStatement<'view>,
+    recent: CachedStatement<'view>,
 }
 
 impl<'view> Fetch<'view> {
@@ -195,7 +220,12 @@ impl<'view> Fetch<'view> {
         const COLUMNS: &str = "prev, time, id, name, attributes, is_json, payload";
         let at_home = format!("SELECT {COLUMNS} FROM placements WHERE channel = ? AND seq = ?");
         let in_order = format!("SELECT {COLUMNS}, channels, home FROM events WHERE seq = ?");
-        Ok(Self { at_home: view.prepare_cached(&at_home)?, in_order: view.prepare_cached(&in_order)? })
+        let recent = format!("SELECT {COLUMNS}, channels FROM recent WHERE seq = ?");
+        Ok(Self {
+            at_home: view.prepare_cached(&at_home)?,
+            in_order: view.prepare_cached(&in_order)?,
+            recent: view.prepare_cached(&recent)?,
+        })
     }
 
     /// The event at a position, if it is of interest. It is looked for first where it was found.
@@ -214,8 +244,11 @@ impl<'view> Fetch<'view> {
             }
         }
         let mut rows = self.in_order.query([seq])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let channels: Vec<Channel> = row.get_ref(7)?.as_str()?.split('\n').map(Channel::restore).collect();
+        let Some(row) = rows.next()? else {
+            let mut rows = self.recent.query([seq])?;
+            return rows.next()?.map_or(Ok(None), |row| record(row, seq, channels_of(row)?, interest));
+        };
+        let channels = channels_of(row)?;
         match row.get::<_, Option<i64>>(8)? {
             None => record(row, seq, channels, interest),
             Some(home) => {
@@ -224,6 +257,10 @@ impl<'view> Fetch<'view> {
             }
         }
     }
+}
+
+fn channels_of(row: &Row<'_>) -> rusqlite::Result<Vec<Channel>> {
+    Ok(row.get_ref(7)?.as_str()?.split('\n').map(Channel::restore).collect())
 }
 
 /// The event of a row, if it is of interest.
@@ -308,6 +345,7 @@ fn merge(
     after: Seq,
     until: Seq,
     limit: usize,
+    recent: &Recent,
 ) -> rusqlite::Result<(Vec<(Seq, Followed)>, Seq)> {
     let mut statement = view.prepare_cached(
         "SELECT seq FROM placements WHERE channel = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
@@ -325,6 +363,7 @@ fn merge(
         {
             horizon = horizon.min(*last);
         }
+        all.extend(recent.of(channel).map(|seq| (seq, channel.clone())));
     }
     all.sort_unstable_by_key(|(seq, _)| *seq);
     all.dedup_by_key(|(seq, _)| *seq);
@@ -337,6 +376,7 @@ fn merge_down(
     view: &Connection,
     channels: &[Followed],
     below: Seq,
+    recent: &Recent,
 ) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
     const LIMIT: usize = 256;
     let mut statement = view.prepare_cached(
@@ -352,6 +392,7 @@ fn merge_down(
         if all.len() - before == LIMIT {
             horizon = horizon.max(all.last().copied());
         }
+        all.extend(recent.of(channel));
     }
     all.sort_unstable_by(|a, b| b.cmp(a));
     all.dedup();

@@ -15,7 +15,11 @@ const APPLICATION_ID: i64 = 0x6661_6e66;
 /// still hold one. `placements` are the index for replay by channel. A small event of one channel stands in its
 /// placement whole, beside its neighbours of that channel, and `home` says where: what a client missed then lies
 /// together, however much others published in between. `ids` remember who published what.
-const STEPS: [&str; 1] = ["
+///
+/// `recent` is where such an event stands first: at the end of one small table, in whichever channel it is. When there are some
+/// more of them they move into `placements` and `events` together, so that a channel's page is written once for several.
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE terms (place INTEGER PRIMARY KEY, name TEXT NOT NULL, first INTEGER NOT NULL);
     CREATE TABLE channels (
@@ -66,7 +70,23 @@ const STEPS: [&str; 1] = ["
     );
     CREATE INDEX ids_by_time ON ids (time);
     INSERT INTO meta VALUES ('head', 0), ('bytes', 0), ('forgotten', 0), ('retention', '');
-"];
+",
+    "
+    CREATE TABLE recent (
+        seq INTEGER PRIMARY KEY,
+        home INTEGER NOT NULL,
+        prev INTEGER NOT NULL,
+        channels TEXT NOT NULL,
+        weight INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        name TEXT,
+        attributes TEXT,
+        is_json INTEGER NOT NULL,
+        payload TEXT NOT NULL
+    );
+",
+];
 
 /// How long a statement waits for another program that has the file.
 pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -111,7 +131,7 @@ fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (version, application) = (pragma("user_version")?, pragma("application_id")?);

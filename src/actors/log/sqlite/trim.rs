@@ -24,7 +24,7 @@ impl Pass<'_> {
     }
 
     /// How many of a channel's oldest events are over its bounds, `most` at most.
-    fn excess(&self, channel: &Channel, row: &Row, most: u64) -> rusqlite::Result<u64> {
+    fn excess(&mut self, channel: &Channel, row: &Row, most: u64) -> rusqlite::Result<u64> {
         let limits = self.retention.limits(channel);
         if !limits.are_broken_by(row.events, row.bytes) {
             return Ok(0);
@@ -49,6 +49,10 @@ impl Pass<'_> {
                 .query_row([], |row| Ok((row.get::<_, Seq>(0)?, row.get::<_, String>(1)?)))
                 .optional()?;
             drop(first);
+            if self.recent.reaches_below(oldest.as_ref().map(|(seq, _)| *seq)) {
+                self.settle()?;
+                continue;
+            }
             let Some((seq, names)) = oldest else { return Ok(()) };
             if self.bytes <= self.retention.log_bytes() && seq >= self.floor {
                 return Ok(());
@@ -78,8 +82,18 @@ impl Pass<'_> {
         Ok(row.events - self.trim_channel(channel, count)?)
     }
 
-    /// The position, weight and time of a channel's oldest events.
-    fn oldest(&self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
+    /// The position, weight and time of a channel's oldest events. Those that wait to be moved are moved if one is among them.
+    fn oldest(&mut self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
+        let settled = self.oldest_settled(row, most)?;
+        let is_all = settled.len() as u64 >= most.min(row.events);
+        if is_all && !self.recent.reaches_below(settled.last().map(|(seq, ..)| *seq)) {
+            return Ok(settled);
+        }
+        self.settle()?;
+        self.oldest_settled(row, most)
+    }
+
+    fn oldest_settled(&self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
         let mut statement = self.transaction.prepare_cached(
             "SELECT seq, weight, events.time FROM placements JOIN events USING (seq) WHERE channel = ? ORDER BY seq LIMIT ?",
         )?;
