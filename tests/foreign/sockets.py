@@ -8,7 +8,7 @@
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -91,7 +91,9 @@ def breach(url, kind):
     message, is_text = BREACHES[kind]
     with opened(url) as socket:
         say({"message": json.loads(socket.recv(timeout=30))})
-        socket.send(message, text=is_text)
+        # It may be told of the end before it has sent all.
+        with suppress(ConnectionClosed):
+            socket.send(message, text=is_text)
         read_to_end(socket)
 
 
