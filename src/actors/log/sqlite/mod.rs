@@ -5,6 +5,7 @@
 mod checkpoint;
 mod database;
 mod error;
+mod pass;
 mod reader;
 mod recent;
 mod schema;

@@ -3,7 +3,7 @@
 //! A page of a few channels costs what is in it: the positions of each are found by the index and merged. Only a reader
 //! of many active channels goes through the log itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -103,9 +103,7 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
     let mut fetch = Fetch::new(&view)?;
     match channels(&view, *after, interest)? {
         Channels::Few(keys) => {
-            let recent = Recent::read(&view, *after, *until)?;
-            let limit = limit.events.max(MERGED_EVENTS);
-            let (places, horizon) = merge(&view, &keys, *after, *until, limit, &recent)?;
+            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events.max(MERGED_EVENTS))?;
             for (seq, channel) in places {
                 page.through = seq;
                 if let Some(record) = fetch.event(seq, Some(&channel), interest)?
@@ -156,7 +154,7 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<So
     let mut fetch = Fetch::new(&view)?;
     let (mut left, below) = (*last, until.saturating_add(1));
     let (seqs, horizon) = match &is_few {
-        Some(keys) => merge_down(&view, keys, below, &Recent::read(&view, 0, *until)?)?,
+        Some(keys) => merge_down(&view, keys, below)?,
         None => {
             let mut scan = view.prepare_cached(
                 "SELECT seq FROM events WHERE seq < ?1
@@ -189,23 +187,28 @@ struct Followed {
     name: Channel,
 }
 
-/// The positions that have not come to their channels yet, by channel.
-struct Recent(HashMap<i64, Vec<Seq>>);
-
-impl Recent {
-    fn read(view: &Connection, after: Seq, until: Seq) -> rusqlite::Result<Self> {
-        let mut all = view.prepare_cached("SELECT home, seq FROM recent WHERE seq > ? AND seq <= ?")?;
-        let mut rows = all.query(params![after, until])?;
-        let mut recent = HashMap::<_, Vec<Seq>>::new();
-        while let Some(row) = rows.next()? {
-            recent.entry(row.get(0)?).or_default().push(row.get(1)?);
+/// The places of some channels, by their keys, after one position and up to another that events have not come to yet.
+fn waiting(
+    view: &Connection,
+    channels: &[Followed],
+    after: Seq,
+    until: Seq,
+) -> rusqlite::Result<Vec<(Seq, Followed)>> {
+    let mut places = Vec::new();
+    // Most who come back have missed nothing, and need not look.
+    if channels.is_empty() {
+        return Ok(places);
+    }
+    let mut all = view.prepare_cached("SELECT seq, home FROM recent WHERE seq > ? AND seq <= ?")?;
+    let mut rows = all.query(params![after, until])?;
+    while let Some(row) = rows.next()? {
+        let home: i64 = row.get(1)?;
+        let found = channels.binary_search_by_key(&home, |channel| channel.key).ok();
+        if let Some(channel) = found.and_then(|at| channels.get(at)) {
+            places.push((row.get(0)?, channel.clone()));
         }
-        Ok(Self(recent))
     }
-
-    fn of(&self, channel: &Followed) -> impl Iterator<Item = Seq> {
-        self.0.get(&channel.key).into_iter().flatten().copied()
-    }
+    Ok(places)
 }
 
 /// Fetches whole events, by statements that are made ready once for a page.
@@ -345,7 +348,6 @@ fn merge(
     after: Seq,
     until: Seq,
     limit: usize,
-    recent: &Recent,
 ) -> rusqlite::Result<(Vec<(Seq, Followed)>, Seq)> {
     let mut statement = view.prepare_cached(
         "SELECT seq FROM placements WHERE channel = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
@@ -363,8 +365,8 @@ fn merge(
         {
             horizon = horizon.min(*last);
         }
-        all.extend(recent.of(channel).map(|seq| (seq, channel.clone())));
     }
+    all.append(&mut waiting(view, channels, after, until)?);
     all.sort_unstable_by_key(|(seq, _)| *seq);
     all.dedup_by_key(|(seq, _)| *seq);
     all.retain(|(seq, _)| *seq <= horizon);
@@ -376,7 +378,6 @@ fn merge_down(
     view: &Connection,
     channels: &[Followed],
     below: Seq,
-    recent: &Recent,
 ) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
     const LIMIT: usize = 256;
     let mut statement = view.prepare_cached(
@@ -392,8 +393,9 @@ fn merge_down(
         if all.len() - before == LIMIT {
             horizon = horizon.max(all.last().copied());
         }
-        all.extend(recent.of(channel));
     }
+    let waiting = waiting(view, channels, 0, below.saturating_sub(1))?;
+    all.extend(waiting.into_iter().map(|(seq, _)| seq));
     all.sort_unstable_by(|a, b| b.cmp(a));
     all.dedup();
     if let Some(horizon) = horizon {

@@ -5,7 +5,7 @@
 
 use rusqlite::Connection;
 
-use super::database::Pass;
+use super::pass::Pass;
 use crate::cursor::Seq;
 
 /// How many wait before they are moved with the commit that brings the last. Whoever reads looks through all of them.
@@ -31,6 +31,10 @@ impl Recent {
         self.first.get_or_insert(seq);
     }
 
+    pub(super) fn is_empty(self) -> bool {
+        self.events == 0
+    }
+
     pub(super) fn is_full(self) -> bool {
         self.events >= MOST
     }
@@ -44,7 +48,7 @@ impl Recent {
 impl Pass<'_> {
     /// Moves all that waits to where it belongs.
     pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
-        if self.recent.events == 0 {
+        if self.figures.recent.is_empty() {
             return Ok(());
         }
         for step in [
@@ -56,7 +60,7 @@ impl Pass<'_> {
         ] {
             self.transaction.prepare_cached(step)?.execute([])?;
         }
-        self.recent = Recent::default();
+        self.figures.recent = Recent::default();
         Ok(())
     }
 }
@@ -83,8 +87,7 @@ mod tests {
     /// What is done to a file.
     #[derive(Debug, Clone)]
     enum Deed {
-        /// Publish together: each to some of the channels, and so large.
-        Publish(Vec<(Vec<usize>, usize)>),
+        Publish(Vec<Draft>),
         Forget(usize),
         Clean,
         Restart,
@@ -96,12 +99,25 @@ mod tests {
             1 => proptest::sample::subsequence((0..CHANNELS.len()).collect::<Vec<_>>(), 2..4),
         ];
         let size = prop_oneof![5 => 0..80_usize, 1 => 1000..1100_usize];
+        let draft = (channels, size, any::<bool>())
+            .prop_map(|(channels, size, is_rich)| draft(&channels, size, is_rich));
         prop_oneof![
-            8 => proptest::collection::vec((channels, size), 1..6).prop_map(Deed::Publish),
+            8 => proptest::collection::vec(draft, 1..6).prop_map(Deed::Publish),
             1 => (0..CHANNELS.len()).prop_map(Deed::Forget),
             1 => Just(Deed::Clean),
             1 => Just(Deed::Restart),
         ]
+    }
+
+    fn draft(channels: &[usize], size: usize, is_rich: bool) -> Draft {
+        let channels = channels.iter().map(|&at| Channel::new(CHANNELS[at]).expect("valid")).collect();
+        let event = if is_rich {
+            let event = Event::json("named", &"y".repeat(size)).expect("valid");
+            event.attribute("key", "value").expect("valid")
+        } else {
+            Event::text("message", "y".repeat(size)).expect("valid")
+        };
+        Draft::new(event, channels, Publisher::HUB, size as u64)
     }
 
     fn retention() -> Retention {
@@ -130,13 +146,8 @@ mod tests {
 
         fn do_one(&mut self, deed: &Deed) -> (Vec<Outcome>, Vec<Trim>) {
             let done = match deed {
-                Deed::Publish(events) => {
-                    let drafts = events.iter().map(|(channels, size)| {
-                        let channels = channels.iter().map(|&at| Channel::new(CHANNELS[at]).expect("valid"));
-                        let event = Event::text("x", "y".repeat(*size)).expect("valid");
-                        Draft::new(event, channels.collect(), Publisher::HUB, 1)
-                    });
-                    let drafts = drafts.collect();
+                Deed::Publish(drafts) => {
+                    let drafts = drafts.clone();
                     let batch = Batch { drafts, numbering: Numbering::Next, now: 1, through: None };
                     let appended = self.database().append(vec![batch]).expect("appended");
                     let appended = appended.into_iter().next().expect("one");
@@ -163,12 +174,12 @@ mod tests {
             Recent::find(self.database().connection()).expect("readable").events
         }
 
-        fn page(&mut self, interest: &Interest, after: Seq, until: Seq) -> (Vec<Seq>, Seq, Option<Seq>) {
+        fn page(&mut self, interest: &Interest, after: Seq, until: Seq) -> (String, Seq, Option<Seq>) {
             let limit = PageLimit { events: 7, bytes: usize::MAX };
             let query = ReadAfter { after, until, interest: interest.clone(), limit };
             let Page { records, through, trimmed } =
                 reader::page(self.database().connection(), &query).expect("readable");
-            (records.iter().filter_map(|record| record.seq()).collect(), through, trimmed)
+            (format!("{records:?}"), through, trimmed)
         }
 
         fn seek(&mut self, interest: &Interest, last: u64, until: Seq) -> (Seq, u64) {
@@ -220,7 +231,7 @@ mod tests {
         schema::migrate(&mut connection).expect("tables");
         let database = Database::new(connection, Retention::default()).expect("a log");
         let mut file = File { database: Some(database), moves_at_once: false };
-        let publish = Deed::Publish(vec![(vec![0], 10)]);
+        let publish = Deed::Publish(vec![draft(&[0], 10, false)]);
         for _ in 1..MOST {
             file.do_one(&publish);
         }

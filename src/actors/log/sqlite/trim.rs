@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::database::{KNOWN_IDS, Pass, Row, STEP, due};
+use super::database::STEP;
+use super::pass::{KNOWN_IDS, Pass, Row, due};
 use crate::actors::log::{COMMIT_EVENTS, WINDOW};
 use crate::channel::Channel;
 use crate::cursor::Seq;
@@ -40,7 +41,7 @@ impl Pass<'_> {
     /// Removes the oldest events while the whole log is too large, or reaches back too far.
     pub(super) fn trim_log(&mut self, most: u64) -> rusqlite::Result<()> {
         for _ in 0..most.min(COMMIT_EVENTS as u64 * 3) {
-            if self.bytes <= self.retention.log_bytes() && self.floor == 0 {
+            if self.figures.bytes <= self.retention.log_bytes() && self.floor == 0 {
                 return Ok(());
             }
             let mut first =
@@ -49,12 +50,12 @@ impl Pass<'_> {
                 .query_row([], |row| Ok((row.get::<_, Seq>(0)?, row.get::<_, String>(1)?)))
                 .optional()?;
             drop(first);
-            if self.recent.reaches_below(oldest.as_ref().map(|(seq, _)| *seq)) {
+            if self.figures.recent.reaches_below(oldest.as_ref().map(|(seq, _)| *seq)) {
                 self.settle()?;
                 continue;
             }
             let Some((seq, names)) = oldest else { return Ok(()) };
-            if self.bytes <= self.retention.log_bytes() && seq >= self.floor {
+            if self.figures.bytes <= self.retention.log_bytes() && seq >= self.floor {
                 return Ok(());
             }
             // The oldest event of all is the oldest of each channel that still has it.
@@ -86,7 +87,7 @@ impl Pass<'_> {
     fn oldest(&mut self, row: &Row, most: u64) -> rusqlite::Result<Vec<(Seq, u64, i64)>> {
         let settled = self.oldest_settled(row, most)?;
         let is_all = settled.len() as u64 >= most.min(row.events);
-        if is_all && !self.recent.reaches_below(settled.last().map(|(seq, ..)| *seq)) {
+        if is_all && !self.figures.recent.reaches_below(settled.last().map(|(seq, ..)| *seq)) {
             return Ok(settled);
         }
         self.settle()?;
@@ -118,7 +119,7 @@ impl Pass<'_> {
             if left <= 0 {
                 let mut delete = self.transaction.prepare_cached("DELETE FROM events WHERE seq = ?")?;
                 delete.execute([seq])?;
-                self.bytes = self.bytes.saturating_sub(*weight);
+                self.figures.bytes = self.figures.bytes.saturating_sub(*weight);
             }
             row = Row {
                 trimmed: *seq,
@@ -128,7 +129,7 @@ impl Pass<'_> {
             };
         }
         if row.events == 0 && count > 0 && !oldest.is_empty() {
-            self.empty += 1;
+            self.figures.empty += 1;
         }
         let next = usize::try_from(count).ok().and_then(|count| oldest.get(count));
         let is_over = self.retention.limits(channel).are_broken_by(row.events, row.bytes);
@@ -156,7 +157,7 @@ impl Pass<'_> {
     /// them from then on is told as a loss up to there.
     pub(super) fn forget_channels(&mut self) -> rusqlite::Result<()> {
         // Not for every single one.
-        let too_many = self.empty.saturating_sub(EMPTY_CHANNELS);
+        let too_many = self.figures.empty.saturating_sub(EMPTY_CHANNELS);
         if too_many < STEP {
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl Pass<'_> {
         self.transaction
             .prepare_cached("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'")?
             .execute([last])?;
-        self.empty = self.empty.saturating_sub(gone as u64);
+        self.figures.empty = self.figures.empty.saturating_sub(gone as u64);
         self.cache.clear();
         Ok(())
     }
