@@ -70,6 +70,7 @@ async fn a_greeting_that_cannot_be_written_is_no_reason_to_stop() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
     let mut hub =
         fanfare().args(["--listen", "127.0.0.1:0", "--log", "memory"]).stdout(full).spawn().expect("starts");
+    // Where it listens nobody is told; by then it has long tried to say it.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(hub.try_wait().expect("a child").is_none());
     hub.kill().expect("killed");
@@ -290,8 +291,9 @@ async fn a_publish_is_followed_by_its_name() {
         assert_eq!((answer.status(), answer.head.header("x-request-id")), (200, Some("publish-7")));
         client.event().await.expect("an event");
         drop(client);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        child.kill().expect("killed");
+        // It ends with all that it has to say.
+        let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
         let said = child.wait_with_output().expect("ended").stderr;
         let said = String::from_utf8_lossy(&said).into_owned();
         for part in ["to be published", "committed", "fanned out", "handed to those who follow it"] {

@@ -1,6 +1,6 @@
 //! How long events are kept: exact at its edges, and out of the publishers' way.
 //!
-//! The flood's normal form is small. `FANFARE_RETENTION=full cargo test --release --test retention -- --nocapture` sends
+//! The flood's normal form is small. `FANFARE_FLOOD=full cargo test --release --test retention -- --nocapture` sends
 //! 1,000,000 events through a limit of 10,000.
 
 mod support;
@@ -137,7 +137,7 @@ fn p99(mut latencies: Vec<Duration>) -> Duration {
 /// A limit at work all the time costs publishers little, and the file does not grow without bound.
 #[actix_web::test]
 async fn a_flood_through_a_limit_is_no_slower_and_no_larger() {
-    let is_full = std::env::var("FANFARE_RETENTION").is_ok_and(|form| form == "full");
+    let is_full = std::env::var("FANFARE_FLOOD").is_ok_and(|form| form == "full");
     let (events, limit) = if is_full { (1_000_000, 10_000) } else { (40_000, 1_000) };
     let folder = folder("flood");
     let mut p99s = Vec::new();

@@ -207,6 +207,7 @@ async fn who_is_behind_can_leave() {
     client.subscribe(&["a"], None).await;
     publish_many(&server, (0..15_000).map(|n| on("a", format!("{n} {}", "x".repeat(1000)))).collect()).await;
     client.send(&json!({"op": "unsubscribe", "ref": "u", "channels": ["a"]})).await;
+    // It is taken while nothing is read.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut events = 0;
     while client.json().await["op"] != "unsubscribed" {
