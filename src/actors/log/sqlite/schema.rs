@@ -153,3 +153,49 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 fn refuse(code: i32, why: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(why.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::{Batch, Database};
+    use super::super::reader;
+    use super::*;
+    use crate::actors::log::index::Numbering;
+    use crate::actors::log::{PageLimit, ReadAfter};
+    use crate::channel::{Channel, Selector};
+    use crate::event::Event;
+    use crate::identity::{Publisher, SessionId};
+    use crate::interest::{Filter, Interest, Subscription};
+    use crate::record::Draft;
+    use crate::retention::Retention;
+
+    /// What a file of the first version has is there, in its place before what comes.
+    #[test]
+    fn a_file_of_the_first_version_is_taken_up() {
+        let mut connection = Connection::open_in_memory().expect("a file");
+        connection.execute_batch(STEPS[0]).expect("tables");
+        connection.pragma_update(None, "application_id", APPLICATION_ID).expect("its own");
+        connection.pragma_update(None, "user_version", 1).expect("the first");
+        let rows = "
+            INSERT INTO channels VALUES (1, 'a', 7, 0, 1, 300, NULL);
+            INSERT INTO placements VALUES (1, 7, 0, 5, 'old', NULL, NULL, 0, 'first');
+            INSERT INTO events (seq, prev, channels, left, weight, time, home) VALUES (7, 0, 'a', 1, 300, 5, 1);
+            UPDATE meta SET value = 7 WHERE key = 'head'; UPDATE meta SET value = 300 WHERE key = 'bytes';";
+        connection.execute_batch(rows).expect("an event");
+        migrate(&mut connection).expect("this version");
+        let mut database = Database::new(connection, Retention::default()).expect("a log");
+        let channel = Channel::new("a").expect("valid");
+        let draft =
+            Draft::new(Event::text("x", "second").expect("valid"), [channel].into(), Publisher::HUB, 6);
+        let batch = Batch { drafts: vec![draft], numbering: Numbering::Next, now: 6, through: None };
+        database.append(vec![batch]).expect("appended");
+        let followed = Subscription::new([Selector::new("a").expect("valid")], Filter::default());
+        let interest = Interest::new(SessionId::mint(), followed);
+        let limit = PageLimit { events: 10, bytes: usize::MAX };
+        let query = ReadAfter { after: 0, until: 8, interest, limit };
+        let page = reader::page(database.connection(), &query).expect("readable");
+        let events = page.records.iter().map(|record| {
+            (record.seq(), record.place.map(|place| place.prev), record.draft.payload.as_str())
+        });
+        assert_eq!(events.collect::<Vec<_>>(), [(Some(7), Some(0), "first"), (Some(8), Some(7), "second")]);
+    }
+}
