@@ -11,6 +11,8 @@
 //! - What a page returned once for positions up to the newest `Committed` it returns always, but for what retention has
 //!   removed; and what was removed it tells ([`Page::trimmed`]).
 
+#[cfg(any(feature = "nats", feature = "sqlite"))]
+mod codec;
 mod index;
 mod memory;
 #[cfg(feature = "nats")]

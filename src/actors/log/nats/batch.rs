@@ -3,27 +3,19 @@
 //! Whatever comes in on the subject is read with care: a message that is neither is passed over, and what breaks a rule
 //! of an event's values is no batch.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::actors::log::COMMIT_EVENTS;
+use crate::actors::log::codec::{self, Rest, number, pairs, text};
 use crate::actors::log::index::Lately;
 use crate::binding::{Binding, Rebinding};
-use crate::channel::Channel;
 use crate::error::CloseReason;
-use crate::event::{Attributes, EventId, EventName, Payload};
-use crate::identity::{Publisher, SessionId};
+use crate::identity::SessionId;
 use crate::record::Draft;
 
 /// The form that these bytes have; a later one has another number.
 const BATCH: u8 = 1;
 const CLOSE_SESSION: u8 = 2;
-
-const HAS_PUBLISHER: u8 = 1;
-const IS_HUB: u8 = 2;
-const HAS_NAME: u8 = 4;
-const IS_JSON: u8 = 8;
 
 const BIND: u8 = 1;
 const UNBIND: u8 = 2;
@@ -52,8 +44,7 @@ pub(super) fn close_session(session: SessionId, reason: CloseReason) -> Bytes {
     out.into()
 }
 
-/// Lengths and numbers are little-endian; a text is its length and its bytes. What an event takes beside its texts is
-/// less than [`Draft::weight`] has for it, so that a bound in weight is one in bytes.
+/// A batch of no more than so much weight has no more bytes.
 pub(super) fn encode(Batch { drafts, known, change }: &Batch) -> Bytes {
     let weight: usize = drafts.iter().map(Draft::weight).sum();
     let mut out = Vec::with_capacity(weight);
@@ -72,30 +63,7 @@ pub(super) fn encode(Batch { drafts, known, change }: &Batch) -> Bytes {
         }
     }
     number(&mut out, drafts.len());
-    for draft in drafts {
-        let publisher = draft.publisher.as_ref();
-        let named = publisher.and_then(Publisher::name);
-        let name = draft.name.explicit();
-        let flags = [
-            (publisher.is_some(), HAS_PUBLISHER),
-            (publisher.is_some() && named.is_none(), IS_HUB),
-            (name.is_some(), HAS_NAME),
-            (draft.payload.is_json(), IS_JSON),
-        ];
-        out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
-        out.extend_from_slice(&draft.time.to_le_bytes());
-        text(&mut out, draft.id.as_str());
-        if let Some(named) = named {
-            text(&mut out, named);
-        }
-        if let Some(name) = name {
-            text(&mut out, name);
-        }
-        number(&mut out, draft.channels.len());
-        draft.channels.iter().for_each(|channel| text(&mut out, channel.as_str()));
-        pairs(&mut out, &draft.attributes);
-        text(&mut out, draft.payload.as_str());
-    }
+    drafts.iter().for_each(|draft| codec::write(&mut out, draft));
     out.into()
 }
 
@@ -147,106 +115,16 @@ pub(super) fn read(events: &[u8], count: usize, lately: &mut Lately) -> Option<V
     rest.0.is_empty().then_some(drafts)
 }
 
-fn number(out: &mut Vec<u8>, number: usize) {
-    out.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
-}
-
-fn pairs(out: &mut Vec<u8>, attributes: &Attributes) {
-    number(out, attributes.len());
-    for (key, value) in attributes.iter() {
-        text(out, key);
-        text(out, value);
-    }
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    number(out, text.len());
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// What is still to be read.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
-    }
-
-    fn number(&mut self) -> Option<usize> {
-        let bytes = self.take(4)?.first_chunk().copied()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    }
-
-    fn long(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.take(8)?.first_chunk().copied()?))
-    }
-
-    fn pairs(&mut self) -> Option<Attributes> {
-        let mut attributes = Attributes::default();
-        for _ in 0..self.number()? {
-            attributes.insert(self.text()?.into(), self.text()?.into()).ok()?;
-        }
-        Some(attributes)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.number()?;
-        std::str::from_utf8(self.take(length)?).ok()
-    }
-
-    fn draft(&mut self, lately: &mut Lately) -> Option<Draft> {
-        let flags = self.byte()?;
-        let time = self.long()?;
-        let id = EventId::new(self.text()?).ok()?;
-        let publisher = match (flags & HAS_PUBLISHER != 0, flags & IS_HUB != 0) {
-            (false, _) => None,
-            (true, true) => Some(Publisher::HUB),
-            (true, false) => Some(Publisher::named(self.text()?)),
-        };
-        let name = match flags & HAS_NAME != 0 {
-            true => EventName::new(self.text()?).ok()?,
-            false => EventName::MESSAGE,
-        };
-        let channels = self.channels(lately)?;
-        let attributes = self.pairs()?;
-        let payload = Payload::restore(self.text()?.into(), flags & IS_JSON != 0);
-        Some(Draft { id, publisher, channels, name, payload, attributes, time })
-    }
-
-    fn channels(&mut self, Lately { channels }: &mut Lately) -> Option<Arc<[Channel]>> {
-        let count = self.number()?;
-        let mut again = Rest(self.0);
-        if count == channels.len() && channels.iter().all(|known| again.text() == Some(known.as_str())) {
-            self.0 = again.0;
-        } else {
-            *channels = (0..count).map(|_| self.channel()).collect::<Option<_>>()?;
-        }
-        Some(channels.clone())
-    }
-
-    fn channel(&mut self) -> Option<Channel> {
-        let name = self.text()?;
-        match name.strip_prefix('$') {
-            None => Channel::new(name).ok(),
-            Some(_) if name == Channel::everyone().as_str() => Some(Channel::everyone()),
-            Some(reserved) => Some(Channel::inbox(reserved.strip_prefix("session/")?.parse().ok()?)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Event;
-    use crate::identity::SessionId;
+    use crate::channel::Channel;
+    use crate::event::{Event, EventId, EventName};
+    use crate::identity::Publisher;
 
     fn read_alone(bytes: &[u8]) -> Option<Batch> {
         decode(&Bytes::copy_from_slice(bytes))

@@ -53,6 +53,14 @@ pub(super) struct Figures {
     pub(super) recent: Recent,
 }
 
+impl Figures {
+    /// What of it is in the file: the rest follows from the events that wait.
+    pub(super) fn in_file(&self) -> (Option<Seq>, u64) {
+        let is_newest_waiting = self.recent.last == Some(self.head);
+        ((!is_newest_waiting).then_some(self.head), self.bytes.saturating_sub(self.recent.bytes))
+    }
+}
+
 /// What became of a batch. What was removed in its transaction stands with the last.
 pub(super) struct Appended {
     pub(super) records: Vec<Arc<Record>>,
@@ -62,16 +70,16 @@ pub(super) struct Appended {
 
 impl Database {
     pub(super) fn new(connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
-        let empty = "SELECT count(*) FROM channels WHERE events = 0";
-        let figures = Figures {
-            head: meta(&connection, "head")?,
-            bytes: meta(&connection, "bytes")?,
-            empty: connection.query_row(empty, [], |row| row.get(0))?,
-            recent: Recent::find(&connection)?,
-        };
+        let (head, bytes) = (meta(&connection, "head")?, meta(&connection, "bytes")?);
+        let figures = Figures { head, bytes, empty: 0, recent: Recent::default() };
         let channels = HashMap::new();
         let mut database = Self { connection, retention, figures, channels, floor: 0, order_clock: None };
-        database.settle()?;
+        let mut pass = Pass::begin(&mut database)?;
+        pass.recover()?;
+        pass.settle()?;
+        pass.commit()?;
+        let empty = "SELECT count(*) FROM channels WHERE events = 0";
+        database.figures.empty = database.connection.query_row(empty, [], |row| row.get(0))?;
         database.adopt_retention()?;
         Ok(database)
     }
@@ -162,6 +170,7 @@ impl Database {
     }
 
     /// Moves what waits to its channels.
+    #[cfg(test)]
     pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
         if self.figures.recent.is_empty() {
             return Ok(());
@@ -222,6 +231,7 @@ impl Database {
             count += records.len() as u64;
             appended.push(Appended { records, outcomes, trims: Vec::new() });
         }
+        pass.keep_waiting()?;
         if pass.figures.recent.is_full() {
             pass.settle()?;
         }
@@ -252,13 +262,13 @@ impl Database {
         // An index that is being filled goes through hours in seconds: its ids grow old by the order's clock. They are
         // kept for twice as long as they count, since that clock may go back, and every index has to know the same.
         let moment = self.order_clock.map_or(now, |clock| clock - WINDOW.as_millis() as i64);
-        let stale: i64 = self.connection.query_row(
-            "SELECT count(*) FROM (SELECT 1 FROM ids WHERE time <= ? LIMIT 1)",
-            [moment - WINDOW.as_millis() as i64],
-            |row| row.get(0),
-        )?;
-        let oldest: Option<Seq> =
-            self.connection.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
+        let mut count = self
+            .connection
+            .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM ids WHERE time <= ? LIMIT 1)")?;
+        let stale: i64 = count.query_row([moment - WINDOW.as_millis() as i64], |row| row.get(0))?;
+        let mut first = self.connection.prepare_cached("SELECT min(seq) FROM events")?;
+        let oldest: Option<Seq> = first.query_row([], |row| row.get(0))?;
+        drop((count, first));
         let is_large = self.figures.bytes > self.retention.log_bytes()
             || oldest.is_some_and(|seq| seq < self.floor)
             || self.figures.recent.reaches_below(Some(self.floor));
@@ -290,7 +300,9 @@ impl Database {
 
     /// When the next event is due to go by its age.
     pub(super) fn next_due(&self) -> rusqlite::Result<Option<i64>> {
-        self.connection.query_row("SELECT min(due) FROM channels WHERE due IS NOT NULL", [], |row| row.get(0))
+        let mut first =
+            self.connection.prepare_cached("SELECT min(due) FROM channels WHERE due IS NOT NULL")?;
+        first.query_row([], |row| row.get(0))
     }
 
     /// Removes a step's worth of what is kept of a channel. Returns what, and how much is left.

@@ -13,6 +13,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
 use super::error::Failure;
+use super::recent::Found;
 use super::schema;
 use crate::actors::log::{Page, ReadAfter, Seek, Sought};
 use crate::channel::{Channel, Selector};
@@ -100,10 +101,11 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
         page.records.push(Arc::new(record));
         page.records.len() >= limit.events || bytes >= limit.bytes
     };
-    let mut fetch = Fetch::new(&view)?;
-    match channels(&view, *after, interest)? {
+    let mut fetch = Fetch::new(&view, Found::look(&view, *after, *until)?)?;
+    match channels(&view, *after, &fetch.waiting, interest)? {
         Channels::Few(keys) => {
-            let (places, horizon) = merge(&view, &keys, *after, *until, limit.events.max(MERGED_EVENTS))?;
+            let most = limit.events.max(MERGED_EVENTS);
+            let (places, horizon) = merge(&view, &keys, &fetch.waiting, *after, *until, most)?;
             for (seq, channel) in places {
                 page.through = seq;
                 if let Some(record) = fetch.event(seq, Some(&channel), interest)?
@@ -116,18 +118,34 @@ pub(super) fn page(connection: &Connection, query: &ReadAfter) -> rusqlite::Resu
         }
         Channels::Many => {
             let mut scan = view.prepare_cached(
-                "SELECT seq, channels FROM events WHERE seq > ?1 AND seq <= ?2
-                 UNION ALL SELECT seq, channels FROM recent WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+                "SELECT seq, channels FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
             )?;
             let mut rows = scan.query(params![after, until, SCANNED])?;
+            let mut waiting = fetch.waiting.places().to_vec().into_iter().map(|(seq, _)| seq).peekable();
             let mut scanned = 0;
-            while let Some(row) = rows.next()? {
+            loop {
+                let row = rows.next()?;
+                let seq = row.map(|row| row.get::<_, Seq>(0)).transpose()?;
+                // What waits stands in between, and after all that is in its place unless that is not all.
+                let is_between = |waiting: &Seq| match seq {
+                    Some(seq) => *waiting < seq,
+                    None => scanned < SCANNED,
+                };
+                while let Some(seq) = waiting.next_if(is_between) {
+                    page.through = seq;
+                    if let Some(record) = fetch.event(seq, None, interest)?
+                        && take(&mut page, record)
+                    {
+                        return Ok(page);
+                    }
+                }
+                let (Some(row), Some(seq)) = (row, seq) else { break };
                 scanned += 1;
-                page.through = row.get(0)?;
+                page.through = seq;
                 // Most are of no interest by their channels alone, and are not looked at any further.
                 let is_selected = |name| interest.selects(&Channel::restore(name));
                 if row.get_ref(1)?.as_str()?.split('\n').any(is_selected)
-                    && let Some(record) = fetch.event(page.through, None, interest)?
+                    && let Some(record) = fetch.event(seq, None, interest)?
                     && take(&mut page, record)
                 {
                     return Ok(page);
@@ -147,23 +165,22 @@ pub(super) fn seek(connection: &Connection, query: &Seek) -> rusqlite::Result<So
     if *last == 0 {
         return Ok(Sought { position: *until, left: 0 });
     }
-    let is_few = match channels(&view, 0, interest)? {
+    let mut fetch = Fetch::new(&view, Found::look(&view, 0, *until)?)?;
+    let is_few = match channels(&view, 0, &fetch.waiting, interest)? {
         Channels::Few(keys) => Some(keys),
         Channels::Many => None,
     };
-    let mut fetch = Fetch::new(&view)?;
     let (mut left, below) = (*last, until.saturating_add(1));
     let (seqs, horizon) = match &is_few {
-        Some(keys) => merge_down(&view, keys, below)?,
+        Some(keys) => merge_down(&view, keys, &fetch.waiting, below)?,
         None => {
-            let mut scan = view.prepare_cached(
-                "SELECT seq FROM events WHERE seq < ?1
-                 UNION ALL SELECT seq FROM recent WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
-            )?;
+            let mut scan =
+                view.prepare_cached("SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?")?;
             let seqs = scan.query_map(params![below, SCANNED], |row| row.get(0))?;
-            let seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
+            let mut seqs = seqs.collect::<rusqlite::Result<Vec<Seq>>>()?;
             let horizon = if seqs.len() < SCANNED { None } else { seqs.last().copied() };
-            (seqs, horizon)
+            seqs.extend(fetch.waiting.places().iter().map(|(seq, _)| seq));
+            (down_to(seqs, horizon), horizon)
         }
     };
     for seq in seqs {
@@ -187,47 +204,42 @@ struct Followed {
     name: Channel,
 }
 
-/// The places of some channels, by their keys, after one position and up to another that events have not come to yet.
-fn waiting(
-    view: &Connection,
-    channels: &[Followed],
-    after: Seq,
-    until: Seq,
-) -> rusqlite::Result<Vec<(Seq, Followed)>> {
-    let mut places = Vec::new();
-    // Most who come back have missed nothing, and need not look.
-    if channels.is_empty() {
-        return Ok(places);
+/// What waits for a place in these channels, which are in the order of their keys.
+fn waiting_of<'a>(waiting: &'a Found, channels: &'a [Followed]) -> impl Iterator<Item = (Seq, &'a Followed)> {
+    waiting.places().iter().filter_map(|(seq, home)| {
+        let at = channels.binary_search_by_key(home, |channel| channel.key).ok()?;
+        Some((*seq, channels.get(at)?))
+    })
+}
+
+/// Positions, newest first and each once, as far as they are complete.
+fn down_to(mut seqs: Vec<Seq>, horizon: Option<Seq>) -> Vec<Seq> {
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    seqs.dedup();
+    if let Some(horizon) = horizon {
+        seqs.retain(|&seq| seq >= horizon);
     }
-    let mut all = view.prepare_cached("SELECT seq, home FROM recent WHERE seq > ? AND seq <= ?")?;
-    let mut rows = all.query(params![after, until])?;
-    while let Some(row) = rows.next()? {
-        let home: i64 = row.get(1)?;
-        let found = channels.binary_search_by_key(&home, |channel| channel.key).ok();
-        if let Some(channel) = found.and_then(|at| channels.get(at)) {
-            places.push((row.get(0)?, channel.clone()));
-        }
-    }
-    Ok(places)
+    seqs
 }
 
 /// Fetches whole events, by statements that are made ready once for a page.
 struct Fetch<'view> {
+    view: &'view Connection,
     at_home: CachedStatement<'view>,
     in_order: CachedStatement<'view>,
-    recent: CachedStatement<'view>,
+    waiting: Found,
 }
 
 impl<'view> Fetch<'view> {
-    fn new(view: &'view Connection) -> rusqlite::Result<Self> {
+    fn new(view: &'view Connection, waiting: Found) -> rusqlite::Result<Self> {
         const COLUMNS: &str = "prev, time, id, name, attributes, is_json, payload";
         let at_home = format!("SELECT {COLUMNS} FROM placements WHERE channel = ? AND seq = ?");
         let in_order = format!("SELECT {COLUMNS}, channels, home FROM events WHERE seq = ?");
-        let recent = format!("SELECT {COLUMNS}, channels FROM recent WHERE seq = ?");
         Ok(Self {
+            view,
             at_home: view.prepare_cached(&at_home)?,
             in_order: view.prepare_cached(&in_order)?,
-            recent: view.prepare_cached(&recent)?,
+            waiting,
         })
     }
 
@@ -238,6 +250,10 @@ impl<'view> Fetch<'view> {
         found_by: Option<&Followed>,
         interest: &Interest,
     ) -> rusqlite::Result<Option<Record>> {
+        if let Some(record) = self.waiting.event(self.view, seq)? {
+            let Draft { channels, attributes, .. } = &record.draft;
+            return Ok(interest.covers(channels, attributes).then_some(record));
+        }
         if let Some(Followed { key, name }) = found_by {
             let mut rows = self.at_home.query(params![key, seq])?;
             if let Some(row) = rows.next()?
@@ -247,11 +263,8 @@ impl<'view> Fetch<'view> {
             }
         }
         let mut rows = self.in_order.query([seq])?;
-        let Some(row) = rows.next()? else {
-            let mut rows = self.recent.query([seq])?;
-            return rows.next()?.map_or(Ok(None), |row| record(row, seq, channels_of(row)?, interest));
-        };
-        let channels = channels_of(row)?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let channels: Vec<_> = row.get_ref(7)?.as_str()?.split('\n').map(Channel::restore).collect();
         match row.get::<_, Option<i64>>(8)? {
             None => record(row, seq, channels, interest),
             Some(home) => {
@@ -260,10 +273,6 @@ impl<'view> Fetch<'view> {
             }
         }
     }
-}
-
-fn channels_of(row: &Row<'_>) -> rusqlite::Result<Vec<Channel>> {
-    Ok(row.get_ref(7)?.as_str()?.split('\n').map(Channel::restore).collect())
 }
 
 /// The event of a row, if it is of interest.
@@ -302,18 +311,37 @@ fn prefix(pattern: &Selector) -> String {
     literal.collect::<Vec<_>>().join("/")
 }
 
-fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Result<Channels> {
+fn channels(
+    view: &Connection,
+    after: Seq,
+    waiting: &Found,
+    interest: &Interest,
+) -> rusqlite::Result<Channels> {
+    let homes = waiting.homes();
     let mut found = BTreeMap::new();
-    let mut find =
-        view.prepare_cached("SELECT key FROM channels WHERE name = ? AND last > ? AND events > 0")?;
+    let mut find = view.prepare_cached("SELECT key, last > ? AND events > 0 FROM channels WHERE name = ?")?;
     for name in interest.named() {
-        if let Some(key) =
-            find.query_row(params![name.as_str(), after], |row| row.get::<_, i64>(0)).optional()?
+        let known = find.query_row(params![after, name.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+        });
+        if let Some((key, is_in_place)) = known.optional()?
+            && (is_in_place || homes.contains(&key))
         {
             found.insert(key, name);
         }
     }
-    for pattern in patterns(interest) {
+    // What the file says of a channel is without what waits.
+    let patterns: Vec<_> = patterns(interest).collect();
+    if !patterns.is_empty() {
+        let mut name = view.prepare_cached("SELECT name FROM channels WHERE key = ?")?;
+        for home in homes {
+            let name = name.query_row([home], |row| Ok(Channel::restore(row.get_ref(0)?.as_str()?)))?;
+            if patterns.iter().any(|pattern| pattern.matches(&name)) {
+                found.insert(home, name);
+            }
+        }
+    }
+    for pattern in patterns {
         let prefix = prefix(pattern);
         let mut statement = view.prepare_cached(if prefix.is_empty() {
             "SELECT key, name FROM channels WHERE last > ?2 AND events > 0 AND ?1 = '' LIMIT 4096"
@@ -345,6 +373,7 @@ fn channels(view: &Connection, after: Seq, interest: &Interest) -> rusqlite::Res
 fn merge(
     view: &Connection,
     channels: &[Followed],
+    waiting: &Found,
     after: Seq,
     until: Seq,
     limit: usize,
@@ -366,7 +395,7 @@ fn merge(
             horizon = horizon.min(*last);
         }
     }
-    all.append(&mut waiting(view, channels, after, until)?);
+    all.extend(waiting_of(waiting, channels).map(|(seq, channel)| (seq, channel.clone())));
     all.sort_unstable_by_key(|(seq, _)| *seq);
     all.dedup_by_key(|(seq, _)| *seq);
     all.retain(|(seq, _)| *seq <= horizon);
@@ -377,6 +406,7 @@ fn merge(
 fn merge_down(
     view: &Connection,
     channels: &[Followed],
+    waiting: &Found,
     below: Seq,
 ) -> rusqlite::Result<(Vec<Seq>, Option<Seq>)> {
     const LIMIT: usize = 256;
@@ -394,14 +424,8 @@ fn merge_down(
             horizon = horizon.max(all.last().copied());
         }
     }
-    let waiting = waiting(view, channels, 0, below.saturating_sub(1))?;
-    all.extend(waiting.into_iter().map(|(seq, _)| seq));
-    all.sort_unstable_by(|a, b| b.cmp(a));
-    all.dedup();
-    if let Some(horizon) = horizon {
-        all.retain(|&seq| seq >= horizon);
-    }
-    Ok((all, horizon))
+    all.extend(waiting_of(waiting, channels).map(|(seq, _)| seq));
+    Ok((down_to(all, horizon), horizon))
 }
 
 /// The newest position after `after` that was removed from a channel of interest.

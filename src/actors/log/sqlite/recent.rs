@@ -1,34 +1,43 @@
 //! Where small events of one channel stand first, and how they come to their channels.
 //!
-//! Each channel has pages of its own, so that what a client missed lies together. To write one for each event would be most of
-//! what a commit costs among many channels; for some hundred events together it is little.
+//! Each channel has pages of its own, so that what a client missed lies together. To write one for each event, and the channel's
+//! row, would be most of what a commit costs among many channels; for some hundred events together it is little. Until then the
+//! events of a commit are one row of bytes, and what the file says of their channels is without them.
 
-use rusqlite::Connection;
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::pass::Pass;
+use crate::actors::log::codec::{self, Rest};
+use crate::actors::log::index::Lately;
 use crate::cursor::Seq;
+use crate::record::{Draft, Record};
 
-/// How many wait before they are moved with the commit that brings the last. Whoever reads looks through all of them.
+/// How many wait before they are moved with the commit that brings the last, and in how many rows. Whoever reads looks through
+/// the places of all of them.
 const MOST: u64 = 1024;
+const MOST_ROWS: u64 = 512;
 
 /// What waits to be moved.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Recent {
-    events: u64,
+    pub(super) events: u64,
+    rows: u64,
+    /// Their weight.
+    pub(super) bytes: u64,
     /// The oldest of them.
     first: Option<Seq>,
+    /// The newest of them.
+    pub(super) last: Option<Seq>,
 }
 
 impl Recent {
-    pub(super) fn find(connection: &Connection) -> rusqlite::Result<Self> {
-        connection.query_row("SELECT count(*), min(seq) FROM recent", [], |row| {
-            Ok(Self { events: row.get(0)?, first: row.get(1)? })
-        })
-    }
-
-    pub(super) fn count(&mut self, seq: Seq) {
+    fn count(&mut self, seq: Seq, weight: u64) {
         self.events += 1;
+        self.bytes += weight;
         self.first.get_or_insert(seq);
+        self.last = Some(seq);
     }
 
     pub(super) fn is_empty(self) -> bool {
@@ -36,7 +45,7 @@ impl Recent {
     }
 
     pub(super) fn is_full(self) -> bool {
-        self.events >= MOST
+        self.events >= MOST || self.rows >= MOST_ROWS
     }
 
     /// Whether one of them stands before this position, or anything waits if there is none.
@@ -45,23 +54,189 @@ impl Recent {
     }
 }
 
+/// Where a waiting event stands in its row, and in its channel. As bytes: the four, one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    seq: Seq,
+    /// The key of its channel.
+    home: i64,
+    prev: Seq,
+    /// Where it begins among the bytes of the events.
+    at: u32,
+}
+
+const PLACE_BYTES: usize = 28;
+
+impl Place {
+    fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.seq.to_le_bytes());
+        out.extend_from_slice(&self.home.to_le_bytes());
+        out.extend_from_slice(&self.prev.to_le_bytes());
+        out.extend_from_slice(&self.at.to_le_bytes());
+    }
+
+    fn read(rest: &mut Rest<'_>) -> Option<Self> {
+        let (seq, home, prev) = (rest.long()?, rest.long()?, rest.long()?);
+        Some(Self { seq, home: home.cast_signed(), prev, at: u32::try_from(rest.number()?).ok()? })
+    }
+
+    fn read_all(bytes: &[u8]) -> rusqlite::Result<Vec<Self>> {
+        let places: Option<_> = bytes.chunks(PLACE_BYTES).map(|place| Self::read(&mut Rest(place))).collect();
+        places.ok_or_else(damaged)
+    }
+
+    fn draft(self, events: &[u8], lately: &mut Lately) -> rusqlite::Result<Draft> {
+        let bytes = usize::try_from(self.at).ok().and_then(|at| events.get(at..));
+        let draft = bytes.and_then(|bytes| Rest(bytes).draft(lately)).ok_or_else(damaged)?;
+        // Whose id it was matters to who may publish it again, which `ids` know.
+        Ok(Draft { publisher: None, ..draft })
+    }
+}
+
+fn damaged() -> rusqlite::Error {
+    let why = "a row of events that wait for their places cannot be read";
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(why.into()))
+}
+
+/// The events of a commit that are to wait, on their way to a row.
+#[derive(Default)]
+pub(super) struct Waiting {
+    first: Option<Seq>,
+    places: Vec<u8>,
+    events: Vec<u8>,
+}
+
 impl Pass<'_> {
+    /// Lets an event wait for its place in its channel.
+    pub(super) fn wait(&mut self, draft: &Draft, seq: Seq, home: i64, prev: Seq) {
+        let Waiting { first, places, events } = &mut self.waiting;
+        first.get_or_insert(seq);
+        // No commit has so much.
+        let at = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        Place { seq, home, prev, at }.write(places);
+        codec::write(events, draft);
+        self.figures.recent.count(seq, draft.weight() as u64);
+    }
+
+    /// Writes what waits since the last time as one row.
+    pub(super) fn keep_waiting(&mut self) -> rusqlite::Result<()> {
+        let Waiting { first, places, events } = std::mem::take(&mut self.waiting);
+        let Some(first) = first else { return Ok(()) };
+        self.figures.recent.rows += 1;
+        let mut keep = self.transaction.prepare_cached("INSERT INTO recent VALUES (?, ?, ?)")?;
+        keep.execute(params![first, places, events]).map(drop)
+    }
+
+    /// Takes up what waited when the file was last open: nobody knows of it yet.
+    pub(super) fn recover(&mut self) -> rusqlite::Result<()> {
+        for (Place { seq, .. }, draft) in self.all_waiting()? {
+            let weight = draft.weight() as u64;
+            for channel in draft.channels.iter() {
+                let row = self.row_or_new(channel)?.with(seq, weight).waiting(weight);
+                self.touched.insert(channel.clone(), row);
+            }
+            self.figures.recent.count(seq, weight);
+            self.figures.bytes += weight;
+            self.figures.head = self.figures.head.max(seq);
+        }
+        Ok(())
+    }
+
     /// Moves all that waits to where it belongs.
     pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
         if self.figures.recent.is_empty() {
             return Ok(());
         }
-        for step in [
-            "INSERT INTO placements SELECT home, seq, prev, time, id, name, attributes, is_json, payload FROM recent
-                ORDER BY home, seq",
-            "INSERT INTO events (seq, prev, channels, left, weight, time, home)
-                SELECT seq, prev, channels, 1, weight, time, home FROM recent ORDER BY seq",
-            "DELETE FROM recent",
-        ] {
-            self.transaction.prepare_cached(step)?.execute([])?;
+        self.keep_waiting()?;
+        let mut waiting = self.all_waiting()?;
+        for (Place { seq, home, prev, .. }, draft) in &waiting {
+            self.insert_in_order(draft, *seq, *prev, Some(*home))?;
         }
+        // What is for one channel lies on the same pages.
+        waiting.sort_by_key(|(place, _)| place.home);
+        let mut known = None;
+        for (Place { seq, home, prev, .. }, draft) in &waiting {
+            self.insert_at_home(draft, *seq, *prev, *home)?;
+            if let [channel] = &*draft.channels
+                && known.replace(home) != Some(home)
+            {
+                let row = self.row_or_new(channel)?.settled();
+                self.touched.insert(channel.clone(), row);
+            }
+        }
+        self.transaction.prepare_cached("DELETE FROM recent")?.execute([])?;
         self.figures.recent = Recent::default();
         Ok(())
+    }
+
+    /// All that waits, in order.
+    fn all_waiting(&self) -> rusqlite::Result<Vec<(Place, Draft)>> {
+        let mut all = Vec::new();
+        let mut lately = Lately::default();
+        let mut rows = self.transaction.prepare_cached("SELECT places, events FROM recent ORDER BY first")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let events = row.get_ref(1)?.as_blob()?;
+            for place in Place::read_all(row.get_ref(0)?.as_blob()?)? {
+                all.push((place, place.draft(events, &mut lately)?));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// What waits after one position and up to another, as a reader of the file finds it.
+pub(super) struct Found {
+    /// In order: the position, and the key of the channel.
+    places: Vec<(Seq, i64)>,
+    /// The row that was looked into last: most are read one after the other.
+    row: Option<(Vec<Place>, Vec<u8>)>,
+}
+
+impl Found {
+    pub(super) fn look(view: &Connection, after: Seq, until: Seq) -> rusqlite::Result<Self> {
+        let mut all = view.prepare_cached(
+            "SELECT places FROM recent WHERE first <= ?2
+                AND first >= coalesce((SELECT max(first) FROM recent WHERE first <= ?1), 0) ORDER BY first",
+        )?;
+        let mut rows = all.query(params![after, until])?;
+        let mut places = Vec::new();
+        while let Some(row) = rows.next()? {
+            let row = Place::read_all(row.get_ref(0)?.as_blob()?)?;
+            let row = row.into_iter().map(|place| (place.seq, place.home));
+            places.extend(row.filter(|(seq, _)| *seq > after && *seq <= until));
+        }
+        Ok(Self { places, row: None })
+    }
+
+    /// Positions and channels' keys, in order.
+    pub(super) fn places(&self) -> &[(Seq, i64)] {
+        &self.places
+    }
+
+    /// The channels that something waits for.
+    pub(super) fn homes(&self) -> BTreeSet<i64> {
+        self.places.iter().map(|(_, home)| *home).collect()
+    }
+
+    /// The event at a position, if it waits.
+    pub(super) fn event(&mut self, view: &Connection, seq: Seq) -> rusqlite::Result<Option<Record>> {
+        if self.places.binary_search_by_key(&seq, |(seq, _)| *seq).is_err() {
+            return Ok(None);
+        }
+        let find = |row: &(Vec<Place>, _)| row.0.iter().find(|place| place.seq == seq).copied();
+        if self.row.as_ref().and_then(find).is_none() {
+            let mut look = view.prepare_cached(
+                "SELECT places, events FROM recent WHERE first <= ? ORDER BY first DESC LIMIT 1",
+            )?;
+            let row =
+                look.query_row([seq], |row| Ok((Place::read_all(row.get_ref(0)?.as_blob()?)?, row.get(1)?)));
+            self.row = row.optional()?;
+        }
+        let Some(row) = &self.row else { return Ok(None) };
+        let Some(place) = find(row) else { return Ok(None) };
+        let draft = place.draft(&row.1, &mut Lately::default())?;
+        Ok(Some(Record::committed(draft, seq, place.prev)))
     }
 }
 
@@ -171,7 +346,7 @@ mod tests {
         }
 
         fn waiting(&mut self) -> u64 {
-            Recent::find(self.database().connection()).expect("readable").events
+            self.database().figures.recent.events
         }
 
         fn page(&mut self, interest: &Interest, after: Seq, until: Seq) -> (String, Seq, Option<Seq>) {
@@ -231,15 +406,18 @@ mod tests {
         schema::migrate(&mut connection).expect("tables");
         let database = Database::new(connection, Retention::default()).expect("a log");
         let mut file = File { database: Some(database), moves_at_once: false };
-        let publish = Deed::Publish(vec![draft(&[0], 10, false)]);
-        for _ in 1..MOST {
-            file.do_one(&publish);
+        let publish = |file: &mut File, count: usize| {
+            file.do_one(&Deed::Publish(vec![draft(&[0], 10, false); count]));
+            file.waiting()
+        };
+        for _ in 1..MOST / 4 {
+            publish(&mut file, 4);
         }
-        assert_eq!(file.waiting(), MOST - 1);
-        file.do_one(&publish);
-        assert_eq!(file.waiting(), 0);
-        file.do_one(&publish);
-        assert_eq!(file.waiting(), 1);
+        assert_eq!([3, 1].map(|count| publish(&mut file, count)), [MOST - 1, 0]);
+        for _ in 1..MOST_ROWS {
+            publish(&mut file, 1);
+        }
+        assert_eq!([1, 1].map(|count| publish(&mut file, count)), [0, 1]);
         let connection = file.database.take().expect("it is open").into_connection();
         file.database = Some(Database::new(connection, Retention::default()).expect("a log"));
         assert_eq!(file.waiting(), 0);

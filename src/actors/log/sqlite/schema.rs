@@ -16,9 +16,10 @@ const APPLICATION_ID: i64 = 0x6661_6e66;
 /// placement whole, beside its neighbours of that channel, and `home` says where: what a client missed then lies
 /// together, however much others published in between. `ids` remember who published what.
 ///
-/// `recent` is where such an event stands first: at the end of one small table, in whichever channel it is. When there are some
-/// more of them they move into `placements` and `events` together, so that a channel's page is written once for several.
-const STEPS: [&str; 2] = [
+/// `recent` is where such events stand first, those of a commit in one row, whichever channels they are for. When there are
+/// some more of them they move into `placements` and `events` together, so that a channel's page and its row are written once
+/// for several: `events` and `bytes` of `channels`, and `head` and `bytes` of `meta`, are without those that wait.
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE terms (place INTEGER PRIMARY KEY, name TEXT NOT NULL, first INTEGER NOT NULL);
@@ -85,6 +86,13 @@ const STEPS: [&str; 2] = [
         is_json INTEGER NOT NULL,
         payload TEXT NOT NULL
     );
+",
+    "
+    INSERT INTO placements SELECT home, seq, prev, time, id, name, attributes, is_json, payload FROM recent;
+    INSERT INTO events (seq, prev, channels, left, weight, time, home)
+        SELECT seq, prev, channels, 1, weight, time, home FROM recent;
+    DROP TABLE recent;
+    CREATE TABLE recent (first INTEGER PRIMARY KEY, places BLOB NOT NULL, events BLOB NOT NULL);
 ",
 ];
 

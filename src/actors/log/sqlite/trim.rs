@@ -106,8 +106,10 @@ impl Pass<'_> {
 
     /// Removes the oldest `count` events of a channel. Returns how many are left.
     pub(super) fn trim_channel(&mut self, channel: &Channel, count: u64) -> rusqlite::Result<u64> {
-        let Some(mut row) = self.row(channel)? else { return Ok(0) };
+        let Some(row) = self.row(channel)? else { return Ok(0) };
         let oldest = self.oldest(&row, count.saturating_add(1))?;
+        // As it is if something had to be moved.
+        let Some(mut row) = self.row(channel)? else { return Ok(0) };
         for (seq, weight, _) in oldest.iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
             let mut unplace =
                 self.transaction.prepare_cached("DELETE FROM placements WHERE channel = ? AND seq = ?")?;
@@ -161,6 +163,9 @@ impl Pass<'_> {
         if too_many < STEP {
             return Ok(());
         }
+        // Here the file is asked, and has to know of all that there is.
+        self.settle()?;
+        self.write_rows()?;
         let last: Option<Seq> = self
             .transaction
             .prepare_cached(
@@ -177,7 +182,7 @@ impl Pass<'_> {
             .prepare_cached("UPDATE meta SET value = max(value, ?) WHERE key = 'forgotten'")?
             .execute([last])?;
         self.figures.empty = self.figures.empty.saturating_sub(gone as u64);
-        self.cache.clear();
+        self.cache.retain(|_, row| row.is_ahead_of_file());
         Ok(())
     }
 }

@@ -110,27 +110,23 @@ impl Writer {
 
     /// Works until nobody can give it work any more.
     fn run(mut self) {
-        let mut wait = Duration::ZERO;
         let mut tended = Instant::now();
+        let mut wait = Duration::ZERO;
         loop {
             // Also in a flood, when there is always another commit.
-            if tended.elapsed() >= TEND_EVERY {
-                tended = Instant::now();
-                wait = self.tend();
+            if tended.elapsed() >= wait.max(TEND_EVERY) {
+                (tended, wait) = (Instant::now(), self.tend());
             }
-            match self.jobs.recv_timeout(wait) {
+            match self.jobs.recv_timeout(wait.saturating_sub(tended.elapsed())) {
                 Ok(job) => {
                     self.work(job);
                     self.checkpoints.look(self.database.connection());
+                    // There may be more to do now than there was, but not much.
+                    wait = wait.min(TEND_EVERY);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    tended = Instant::now();
-                    wait = self.tend();
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => (tended, wait) = (Instant::now(), self.tend()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            wait = Duration::ZERO;
         }
     }
 
