@@ -70,7 +70,7 @@ def parse():
     parser.add_argument("--report", action="store_true", help="only the table and the plot, of what is in --out")
     options = parser.parse_args()
     options.fanfare_is_ours = options.fanfare is None
-    options.fanfare = options.fanfare or str(BENCH.parent / "target" / "release" / "fanfare")
+    options.fanfare = options.fanfare or str(BENCH.parent / "target" / "dist" / "fanfare")
     return options
 
 
@@ -87,7 +87,7 @@ def names(known):
 def build(options):
     wanted = set(options.servers or SERVERS)
     if options.fanfare_is_ours:
-        subprocess.run(["cargo", "build", "--quiet", "--release", "--locked", "--bin", "fanfare"], cwd=BENCH.parent, check=True)
+        subprocess.run(["cargo", "build", "--quiet", "--profile", "dist", "--locked", "--bin", "fanfare"], cwd=BENCH.parent, check=True)
     peers = [] if not options.smoke else ["-p", "load", "-p", "bench-limit", "-p", "bench-httpserver"]
     subprocess.run(["cargo", "build", "--quiet", "--release", "--locked", *peers], cwd=BENCH, check=True)
     if "better-sse" in wanted and not options.smoke and shutil.which("npm"):
