@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 
 from . import plot
-from .workloads import CPU, MEMORY, PUBLISHES, RATE, WORKLOADS
+from .workloads import ALL, CPU, DURABLE, MEMORY, PUBLISHES, RATE, WORKLOADS
 
 HEADS = {
     CPU: "CPU µs per delivery",
@@ -14,6 +14,7 @@ HEADS = {
     MEMORY: "bytes per client",
     PUBLISHES: "events/s",
 }
+ALONE = [*DURABLE, "fanfare-httpserver"]
 WRONG = ("lost", "skipped", "repeated", "strange", "notices", "ended", "refused")
 
 
@@ -73,7 +74,8 @@ def read(path):
 
 def write(path):
     session, cells = read(path)
-    text = "\n".join([*head(session), *(line for name in cells for line in table(name, cells[name])), *projection(cells)])
+    tables = (line for name in cells for line in table(name, cells[name]))
+    text = "\n".join([*head(session), *summary(cells), *tables, *projection(cells)])
     path.with_suffix(".md").write_text(text + "\n")
     path.with_suffix(".svg").write_text(plot.draw(session, cells, HEADS))
     print(f"{path.with_suffix('.md')}, {path.with_suffix('.svg')}")
@@ -84,6 +86,28 @@ def head(session):
            f"{session['system']}, {session['at'][:10]}. Clients and publishers on the same machine, over loopback.")
     yield ""
     yield "; ".join(f"{name}: {version}" for name, version in session["versions"].items())
+
+
+def summary(cells):
+    """A line for each workload: one table of those that peers take part in, one of the others."""
+    for servers in (ALL, ALONE):
+        names = [name for name in cells if (set(WORKLOADS[name].servers) <= set(ALONE)) == (servers is ALONE)]
+        columns = [server for server in servers if any(server in cells[name] for name in names)]
+        if not names:
+            continue
+        yield from ("", f"| | | {' | '.join(columns)} |", "| --- | --- |" + " ---: |" * len(columns))
+        for name in names:
+            key = WORKLOADS[name].key
+            figures = (figure(cells[name].get(server), key) for server in columns)
+            what = HEADS[key] + (" (p99)" if key == RATE else "")
+            yield f"| {name}: {WORKLOADS[name].title} | {what} | {' | '.join(figures)} |"
+
+
+def figure(cell, key):
+    if cell is None or not cell.lines:
+        return ""
+    time = f" ({millis(cell.median('latency_us.p99'))} ms)" if key == RATE else ""
+    return number(cell.median(key)) + time
 
 
 def table(name, cells):
