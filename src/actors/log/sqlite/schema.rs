@@ -176,26 +176,38 @@ mod tests {
     use crate::record::Draft;
     use crate::retention::Retention;
 
-    /// What a file of the first version has is there, in its place before what comes.
+    /// What files of earlier versions have is there, in its place before what comes.
     #[test]
-    fn a_file_of_the_first_version_is_taken_up() {
-        let mut connection = Connection::open_in_memory().expect("a file");
-        connection.execute_batch(STEPS[0]).expect("tables");
-        connection.pragma_update(None, "application_id", APPLICATION_ID).expect("its own");
-        connection.pragma_update(None, "user_version", 1).expect("the first");
-        let rows = "
+    fn files_of_earlier_versions_are_taken_up() {
+        let in_place = "
             INSERT INTO channels VALUES (1, 'a', 7, 0, 1, 300, NULL);
             INSERT INTO placements VALUES (1, 7, 0, 5, 'old', NULL, NULL, 0, 'first');
             INSERT INTO events (seq, prev, channels, left, weight, time, home) VALUES (7, 0, 'a', 1, 300, 5, 1);
             UPDATE meta SET value = 7 WHERE key = 'head'; UPDATE meta SET value = 300 WHERE key = 'bytes';";
+        let waiting = "
+            INSERT INTO channels VALUES (1, 'a', 7, 0, 1, 300, NULL);
+            INSERT INTO recent VALUES (7, 1, 0, 'a', 300, 5, 'old', NULL, NULL, 0, 'first');
+            UPDATE meta SET value = 7 WHERE key = 'head'; UPDATE meta SET value = 300 WHERE key = 'bytes';";
+        for (version, rows) in [(1, in_place), (2, in_place), (2, waiting)] {
+            take_up(version, rows);
+        }
+    }
+
+    fn take_up(version: usize, rows: &str) {
+        let mut connection = Connection::open_in_memory().expect("a file");
+        connection.execute_batch(&STEPS[..version].concat()).expect("tables");
+        connection.pragma_update(None, "application_id", APPLICATION_ID).expect("its own");
+        connection.pragma_update(None, "user_version", version).expect("an earlier one");
         connection.execute_batch(rows).expect("an event");
         migrate(&mut connection).expect("this version");
         let mut database = Database::new(connection, Retention::default()).expect("a log");
         let channel = Channel::new("a").expect("valid");
         let draft =
             Draft::new(Event::text("x", "second").expect("valid"), [channel].into(), Publisher::HUB, 6);
+        let weight = draft.weight() as u64;
         let batch = Batch { drafts: vec![draft], numbering: Numbering::Next, now: 6, through: None };
         database.append(vec![batch]).expect("appended");
+        assert_eq!(database.figures.bytes, 300 + weight);
         let followed = Subscription::new([Selector::new("a").expect("valid")], Filter::default());
         let interest = Interest::new(SessionId::mint(), followed);
         let limit = PageLimit { events: 10, bytes: usize::MAX };
