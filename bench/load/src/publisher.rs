@@ -109,9 +109,9 @@ impl Publisher {
                 continue;
             }
             close |= answer.close;
-            if let Some(sent) = self.waiting.pop_front() {
-                receipts.record(clock::now() - sent);
-            }
+            // Before it closes a connection without a request, a server may say so.
+            let Some(sent) = self.waiting.pop_front() else { continue };
+            receipts.record(clock::now() - sent);
             if answer.ok {
                 answers.accepted += 1
             } else {
