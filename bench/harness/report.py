@@ -89,7 +89,8 @@ def head(session):
 
 
 def summary(cells):
-    """A line for each workload: one table of those that peers take part in, one of the others."""
+    """A line for each workload: one table of those that peers take part in, with the best beside the limit in bold, and one
+    of the others."""
     for servers in (ALL, ALONE):
         names = [name for name in cells if (set(WORKLOADS[name].servers) <= set(ALONE)) == (servers is ALONE)]
         columns = [server for server in servers if any(server in cells[name] for name in names)]
@@ -98,16 +99,19 @@ def summary(cells):
         yield from ("", f"| | | {' | '.join(columns)} |", "| --- | --- |" + " ---: |" * len(columns))
         for name in names:
             key = WORKLOADS[name].key
-            figures = (figure(cells[name].get(server), key) for server in columns)
+            known = {server: cell.median(key) for server, cell in cells[name].items() if "limit" not in server and cell.lines}
+            best = (min if key in (CPU, MEMORY) else max)(known, key=known.get, default=None)
+            figures = (figure(cells[name].get(server), key, servers is ALL and server == best) for server in columns)
             what = HEADS[key] + (" (p99)" if key == RATE else "")
             yield f"| {name}: {WORKLOADS[name].title} | {what} | {' | '.join(figures)} |"
 
 
-def figure(cell, key):
+def figure(cell, key, is_best):
     if cell is None or not cell.lines:
         return ""
     time = f" ({millis(cell.median('latency_us.p99'))} ms)" if key == RATE else ""
-    return number(cell.median(key)) + time
+    value = number(cell.median(key))
+    return (f"**{value}**" if is_best else value) + time
 
 
 def table(name, cells):
