@@ -41,7 +41,7 @@ WORKLOADS = {
                    "--clients 1 --channels 64 --publishers 64 --window 0", DURABLE, PUBLISHES),
     "W6-batch": Workload("64 publishes in flight over HTTP, 100 events each",
                          "--clients 1 --channels 64 --publishers 64 --window 0 --batch 100", DURABLE, PUBLISHES),
-    "W6-ws": Workload("4 WebSockets with 16 publishes in flight each, one event each",
+    "W6-ws": Workload("64 publishes in flight over 4 WebSocket connections, one event each",
                       "--clients 1 --channels 4 --publishers 4 --depth 16 --window 0 --over ws --publish /ws", DURABLE, PUBLISHES),
     "W7": Workload("100 clients come back at once for 10,000 events each",
                    "--clients 100 --missed 10000 --batch 500", [*FANFARE, "fanfare-file"], RATE),
